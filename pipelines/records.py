@@ -1,0 +1,377 @@
+"""What steps hand each other: small, frozen, and JSON both ways (they travel through XCom)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """The base of every record."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunInfo(Record):
+    """Which run does something; kept in every commit, promotion and decision."""
+
+    run_id: str
+    dag_id: str = "cli"
+    code_version: str = "unknown"
+    """Git commit, with `+dirty` when the tree differed."""
+    backfill: bool = False
+
+
+class SourceFile(Record):
+    """A file of the landing zone, as it was read."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class Check(Record):
+    """One thing that was checked, and what was found."""
+
+    name: str
+    column: str | None = None
+    passed: bool
+    observed: str
+    """What was found, for a person."""
+    allowed: str = ""
+    """What would have passed."""
+
+
+class StagedPartition(Record):
+    """A partition's bytes, written and digested, not visible to any reader."""
+
+    use_case: str
+    table: str
+    partition: str
+    digest: str
+    """SHA-256 of the staged Parquet file; also its name once it is published."""
+    rows: int
+    bytes: int
+    path: str
+    """Where the file lies, for the validator of the same backend."""
+    sources: tuple[SourceFile, ...] = ()
+    problems: tuple[Check, ...] = ()
+    """Failed checks that were found while reading: any of them fails the audit."""
+
+
+class ValidationReport(Record):
+    """The audit of exactly one staged partition."""
+
+    use_case: str
+    table: str
+    partition: str
+    digest: str
+    """The digest of the bytes that were validated."""
+    suite: str
+    suite_digest: str
+    rows: int
+    passed: bool
+    checks: tuple[Check, ...]
+    sources: tuple[SourceFile, ...] = ()
+    html: str | None = None
+    """Path of the report that people read."""
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
+
+
+class Quarantined(Record):
+    """A partition that was set aside: the report says why."""
+
+    use_case: str
+    table: str
+    partition: str
+    report: ValidationReport
+    folder: str
+
+
+class Landing(Record):
+    """What `land` found for one table: staged partitions, and those that could not be read at all."""
+
+    table: str
+    staged: tuple[StagedPartition, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+
+
+class Validated(Record):
+    """What `validate` decided: passed partitions with their reports, and the quarantined ones."""
+
+    table: str
+    staged: tuple[StagedPartition, ...] = ()
+    reports: tuple[ValidationReport, ...] = ()
+    """The passing report of each staged partition, in the same order."""
+    quarantined: tuple[Quarantined, ...] = ()
+
+
+class SnapshotRef(Record):
+    """An immutable published version of one table."""
+
+    store: Literal["delta"]
+    use_case: str
+    table: str
+    version: int
+
+    @property
+    def id(self) -> str:
+        """A name that a person can type, such as `delta:flights/rows@12`."""
+        return f"{self.store}:{self.use_case}/{self.table}@{self.version}"
+
+
+class PublishedPartition(Record):
+    """One partition as a snapshot holds it."""
+
+    partition: str
+    digest: str
+    rows: int
+
+
+class Publication(Record):
+    """What a publish did: a repeat of the same bytes is `unchanged`."""
+
+    snapshot: SnapshotRef
+    published: tuple[PublishedPartition, ...] = ()
+    unchanged: tuple[PublishedPartition, ...] = ()
+
+    @property
+    def partitions(self) -> tuple[PublishedPartition, ...]:
+        """All partitions that the call was about, in key order."""
+        return tuple(sorted(self.published + self.unchanged, key=lambda part: part.partition))
+
+
+class Commit(Record):
+    """One entry of a table's history."""
+
+    version: int
+    run: RunInfo
+    partitions: dict[str, str]
+    """Digest by partition, for what this commit replaced or added."""
+    audits: dict[str, str]
+    """Digest of the passing validation report, by partition."""
+    provenance: dict[str, Any] = {}
+
+
+class ModelRef(Record):
+    """One registered model version."""
+
+    name: str
+    version: int
+    run_id: str
+    """The MLflow run that made it."""
+    digest: str
+    """SHA-256 over the digests of every artifact file."""
+
+    @property
+    def id(self) -> str:
+        """Such as `flights@3`."""
+        return f"{self.name}@{self.version}"
+
+
+class TrainingSet(Record):
+    """A training set on disk, pinned to snapshots."""
+
+    use_case: str
+    folder: str
+    snapshots: tuple[SnapshotRef, ...]
+    train: tuple[str, str]
+    """First and last partition, both included."""
+    validation: tuple[str, str]
+    holdout: tuple[str, str]
+    rows: dict[str, int]
+    """Rows of train, validation and holdout."""
+    digest: str
+    """SHA-256 over the three Parquet files."""
+
+
+class Scorecard(Record):
+    """One model on one set of rows."""
+
+    model: str
+    rows: int
+    metrics: dict[str, float]
+    rows_per_second: float | None = None
+    bytes: int | None = None
+
+
+class TrainedModel(Record):
+    """The artifact folder of one training, with its scorecards on the holdout."""
+
+    folder: str
+    digest: str
+    run_id: str
+    """The MLflow run that holds the curves and the artifacts."""
+    training_set: TrainingSet
+    scorecards: tuple[Scorecard, ...]
+    seconds: float
+
+
+class Evaluation(Record):
+    """Champion and challenger on the same holdout."""
+
+    use_case: str
+    metric: str
+    greater_is_better: bool
+    holdout: tuple[str, str]
+    rows: int
+    challenger: Scorecard
+    champion: Scorecard | None
+    champion_version: int | None
+    others: tuple[Scorecard, ...]
+    """teacher, student_fp32, lightgbm, constant."""
+
+
+class Gate(Record):
+    """One rule's verdict."""
+
+    name: str
+    passed: bool
+    reason: str
+
+
+class GateReport(Record):
+    """Every gate's verdict; all are evaluated, every reason is kept."""
+
+    passed: bool
+    gates: tuple[Gate, ...]
+
+    @property
+    def reason(self) -> str:
+        """The failed gates' reasons, or all of them when none failed."""
+        chosen = [gate for gate in self.gates if not gate.passed] or list(self.gates)
+        return "; ".join(f"{gate.name}: {gate.reason}" for gate in chosen)
+
+
+class Promotion(Record):
+    """One entry of the append-only promotion log."""
+
+    epoch: int
+    """1, 2, 3, ...: the compare-and-set number of the champion."""
+    kind: Literal["promote", "rollback"]
+    version: int
+    previous: int | None
+    reason: str
+    as_of: str
+    """The partition up to which data was known."""
+    run: RunInfo
+
+
+class NumericReference(Record):
+    """Counts of a numeric column between frozen edges: bin i holds edges[i-1] <= x < edges[i], the first and the
+    last bin are open."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    """len(edges) + 1 counts."""
+    nulls: int
+
+
+class CategoricalReference(Record):
+    """Counts of each value of a categorical column."""
+
+    counts: dict[str, int]
+    nulls: int
+
+
+class Reference(Record):
+    """What the champion saw, frozen with it: drift is measured against this."""
+
+    rows: int
+    numeric: dict[str, NumericReference]
+    categorical: dict[str, CategoricalReference]
+    score: NumericReference
+    score_rows: int
+
+
+class Scored(Record):
+    """Scores that are staged, not yet visible; or, for a repeat, already published."""
+
+    model: ModelRef
+    inputs: tuple[SnapshotRef, ...]
+    staged: tuple[StagedPartition, ...]
+    rows_in: dict[str, int]
+    """Rows of the input partition, by partition."""
+    unseen: dict[str, dict[str, float]]
+    """Share of unseen values by partition and categorical feature."""
+    unchanged: tuple[str, ...] = ()
+    """Partitions whose predictions by this model from these inputs are published already."""
+
+
+class AuditedScores(Record):
+    """Scores with their passing audits."""
+
+    scored: Scored
+    validated: Validated
+
+
+class Prediction(Record):
+    """One partition of published predictions."""
+
+    partition: str
+    model: ModelRef
+    inputs: tuple[SnapshotRef, ...]
+    rows_in: int
+    rows_scored: int
+    state: Literal["published", "unchanged"]
+    snapshot: SnapshotRef
+
+
+class ColumnDrift(Record):
+    """One column of one partition against the champion's reference."""
+
+    column: str
+    psi: float
+    null_share: float
+    unseen_share: float = 0.0
+    """Share of values that the reference did not hold (categorical columns)."""
+
+
+class Observation(Record):
+    """What one monitored partition looked like."""
+
+    partition: str
+    rows: int
+    state: Literal["observed", "missing", "quarantined", "not_scored", "few_rows"]
+    drift: tuple[ColumnDrift, ...] = ()
+    score_psi: float | None = None
+    labels: int = 0
+    """Matured labels."""
+    metric: float | None = None
+    """The gates' metric on matured labels."""
+
+
+class Observations(Record):
+    """A monitor run's window."""
+
+    use_case: str
+    as_of: str
+    champion: ModelRef
+    champion_metric: float
+    """The gates' metric of the champion on its own holdout."""
+    metric: str
+    greater_is_better: bool
+    window: tuple[Observation, ...]
+    live_metric: float | None
+    """The metric over all matured labels of the window."""
+    live_labels: int
+    new_labels: int
+    """Matured labels newer than everything the champion saw."""
+    report_html: str | None = None
+
+
+class RetrainDecision(Record):
+    """Yes or no, and why. The same window and spec give the same decision."""
+
+    use_case: str
+    as_of: str
+    retrain: bool
+    reasons: tuple[str, ...]
+    champion: int
+    id: str
+    """Derived from what was decided on: the retraining's run id is made of it."""

@@ -1,0 +1,56 @@
+"""The one reader of the environment. Every variable begins with OVERNIGHT_."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Where things are on this machine. Nothing here says what a use case is: that is its spec's."""
+
+    model_config = SettingsConfigDict(env_prefix="OVERNIGHT_", frozen=True)
+
+    project: Path = _CHECKOUT
+    """The folder that holds include/."""
+    home: Path = _CHECKOUT / "var"
+    """Everything that Overnight writes."""
+    landing: Path | None = None
+    """The landing zone; `<home>/landing` when not given."""
+    mlflow_uri: str | None = None
+    """MLflow's tracking server; an SQLite file under `home` when not given."""
+    code_version: str | None = None
+    """Stated by images, which have no git folder."""
+
+    @cached_property
+    def landing_zone(self) -> Path:
+        """Root of the files that source systems drop."""
+        return self.landing or self.home / "landing"
+
+    @cached_property
+    def snapshots(self) -> Path:
+        """Root of the snapshot store."""
+        return self.home / "snapshots"
+
+    @cached_property
+    def reports(self) -> Path:
+        """Root of the HTML reports that people read."""
+        return self.home / "reports"
+
+    @cached_property
+    def work(self) -> Path:
+        """Root of training sets and other files that may be deleted between runs."""
+        return self.home / "work"
+
+    @cached_property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking and registry URI."""
+        return self.mlflow_uri or f"sqlite:///{(self.home / 'mlflow' / 'mlflow.db').resolve()}"
+
+    def spec_path(self, use_case: str) -> Path:
+        """The YAML file of a use case."""
+        return self.project / "include" / "use_cases" / f"{use_case}.yaml"

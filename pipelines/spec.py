@@ -1,0 +1,407 @@
+"""UseCase: what one YAML file may say. Frozen, no unknown keys, safe to parse, cheap to import."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from pipelines.errors import SpecError, explain
+from pipelines.partitions import Granularity
+
+#: Names become folders, DAG ids and registered models: no separators, no dots, no surprises.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+#: A relative path inside the landing zone; `{partition}` is replaced by the key.
+LandingPath = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_={}-][A-Za-z0-9_={}.-]*(/[A-Za-z0-9_={}-][A-Za-z0-9_={}.-]*)*$", max_length=200),
+]
+Task = Literal["binary", "multiclass", "regression"]
+ColumnType = Literal["string", "int", "float", "bool", "timestamp", "date"]
+
+_MAX_SPEC_BYTES = 256 * 1024
+_DEFAULT_SUITES = "../expectations"
+
+
+class SpecModel(BaseModel):
+    """The base of everything in a spec: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Column(SpecModel):
+    """One column of a landed file."""
+
+    type: ColumnType
+    nullable: bool = True
+
+
+class Expectation(SpecModel):
+    """One Great Expectations expectation, by its snake-case name, with its arguments.
+
+    `mostly` and the other arguments are passed on as they stand.
+    """
+
+    expect: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]+$")]
+    kwargs: dict[str, Any] = {}
+
+
+class Table(SpecModel):
+    """A table that is ingested: where its files lie, what they hold, and what must be true of them."""
+
+    path: LandingPath
+    """Landing-zone path of a partition's file, with `{partition}` in it; without it the table is static."""
+    format: Literal["csv", "jsonl", "parquet"] = "csv"
+    """A path that ends in .gz is decompressed (csv and jsonl)."""
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
+    null_values: tuple[str, ...] = ("",)
+    columns: Annotated[dict[str, Column], Field(min_length=1)]
+    key: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The columns that identify a row: never null, never twice in a partition."""
+    event_time: str | None = None
+    """A timestamp column that must lie inside the partition (UTC)."""
+    lag: Annotated[int, Field(ge=0, le=400)] = 0
+    """How many partitions later than its own key the file arrives: the ingest run of K takes key K - lag."""
+    min_rows: Annotated[int, Field(ge=0)] = 1
+    max_rows: Annotated[int, Field(ge=1)] = 10_000_000
+    max_bytes: Annotated[int, Field(ge=1)] = 4 * 2**30
+    """Decompressed bytes past which a file is refused (a compression bomb)."""
+    suite: Name | None = None
+    """A file of expectations in include/expectations/, shared between use cases."""
+    expectations: tuple[Expectation, ...] = ()
+
+    @property
+    def static(self) -> bool:
+        """Whether the table has one file, not one a partition."""
+        return "{partition}" not in self.path
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> Table:
+        named = {"key": self.key, "event_time": (self.event_time,) if self.event_time else ()}
+        for field, names in named.items():
+            for name in names:
+                if name not in self.columns:
+                    raise ValueError(f"{field} names {name!r}, which is not in columns: {', '.join(self.columns)}")
+        if self.event_time and self.columns[self.event_time].type != "timestamp":
+            raise ValueError(f"event_time {self.event_time!r} must have type timestamp")
+        if self.min_rows > self.max_rows:
+            raise ValueError(f"min_rows {self.min_rows} is above max_rows {self.max_rows}")
+        return self
+
+
+class Positive(SpecModel):
+    """Which label values count as positive; give exactly one."""
+
+    above: float | None = None
+    equals: str | int | bool | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Positive:
+        if (self.above is None) == (self.equals is None):
+            raise ValueError("give exactly one of 'above' and 'equals'")
+        return self
+
+
+class Label(SpecModel):
+    """What is predicted, and from when its outcome may be used."""
+
+    table: Name = "labels"
+    column: str
+    task: Task
+    positive: Positive | None = None
+    """Binary only."""
+    classes: tuple[str, ...] = ()
+    """Multiclass only: every class, in the order of the output columns."""
+    maturity: Annotated[int, Field(ge=0, le=400)] = 1
+    """Partitions after its own that must have passed before a label is used."""
+
+    @model_validator(mode="after")
+    def _fits_task(self) -> Label:
+        if (self.task == "binary") != (self.positive is not None):
+            raise ValueError("'positive' belongs to task binary, and binary needs it")
+        if (self.task == "multiclass") != (len(self.classes) >= 2):
+            raise ValueError("'classes' (two or more) belongs to task multiclass, and multiclass needs it")
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) > 1000:
+            raise ValueError("'classes' must be distinct and at most 1000")
+        return self
+
+
+class Features(SpecModel):
+    """What the model sees. Without a function, these columns of `rows` are the features as they stand."""
+
+    function: Name | None = None
+    """A module in pipelines/features with a function `build`."""
+    context: tuple[Name, ...] = ()
+    """Other tables that the function reads."""
+    lookback: Annotated[int, Field(ge=0, le=60)] = 0
+    """How many earlier partitions of the context tables the function may need."""
+    lead_minutes: Annotated[int, Field(ge=0)] = 0
+    """A prediction is made this long before the event time; nothing newer may enter a feature."""
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+    """Categorical features by which metrics are also reported."""
+
+    @property
+    def lead(self) -> timedelta:
+        """How long before the event time a prediction is made."""
+        return timedelta(minutes=self.lead_minutes)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every feature, numeric first: the order of the model's inputs."""
+        return self.numeric + self.categorical
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Features:
+        if not self.columns:
+            raise ValueError("name at least one numeric or categorical feature")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError("a feature is named twice")
+        if stray := set(self.slices) - set(self.categorical):
+            raise ValueError(f"slices must be categorical features; not so: {', '.join(sorted(stray))}")
+        return self
+
+
+class Teacher(SpecModel):
+    """TabM: an ensemble of k MLPs that share most of their weights."""
+
+    k: Annotated[int, Field(ge=1, le=64)] = 8
+    width: Annotated[int, Field(ge=8, le=2048)] = 128
+    depth: Annotated[int, Field(ge=1, le=8)] = 2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    bins: Annotated[int, Field(ge=2, le=128)] = 16
+    """Bins of the piecewise-linear numeric embeddings."""
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 3
+    patience: Annotated[int, Field(ge=1)] = 2
+    """Epochs without a better validation loss before training stops."""
+    batch_rows: Annotated[int, Field(ge=8)] = 2048
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 1e-4
+
+
+class Student(SpecModel):
+    """The small MLP that is served: it learns the teacher's soft output mixed with the labels."""
+
+    widths: Annotated[tuple[int, ...], Field(min_length=1, max_length=6)] = (128, 64)
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 6
+    batch_rows: Annotated[int, Field(ge=8)] = 2048
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
+    soft_share: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Weight of the teacher's output in the loss; the rest is the label's."""
+
+
+class Training(SpecModel):
+    """How a model is trained. Partitions are split by time: train, then validation, then holdout."""
+
+    trainer: Literal["local"] = "local"
+    teacher: Teacher = Teacher()
+    student: Student = Student()
+    compression: Literal["int8", "none"] = "int8"
+    calibration_rows: Annotated[int, Field(ge=64)] = 4096
+    """Rows on which the int8 ranges are calibrated."""
+    validation: Annotated[int, Field(ge=1)] = 14
+    """Partitions for early stopping and probability calibration."""
+    holdout: Annotated[int, Field(ge=1)] = 14
+    """The newest partitions, never trained on, on which champion and challenger meet."""
+    history: Annotated[int, Field(ge=2)] | None = None
+    """Train on the newest so many partitions only; all of them when absent."""
+    min_rows: Annotated[int, Field(ge=2)] = 100
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
+
+
+class Gates(SpecModel):
+    """What a challenger must show on the holdout. Metrics are by task: binary auc, log_loss; multiclass
+    accuracy, log_loss; regression rmse, mae."""
+
+    metric: Literal["auc", "log_loss", "accuracy", "rmse", "mae"]
+    bound: float
+    """At least this (at most, where less is better)."""
+    margin_over_champion: float = 0.0
+    """How much better than the champion on the same holdout."""
+    max_loss_to_lightgbm: Annotated[float, Field(ge=0)] = 0.01
+    """How much worse than LightGBM on the same split is still accepted."""
+    max_loss_to_fp32: Annotated[float, Field(ge=0)] = 0.005
+    """How much the int8 student may lose against its own fp32."""
+
+
+class Scoring(SpecModel):
+    """How the champion scores, and what its scores must look like before anybody sees them."""
+
+    tile_rows: Annotated[int, Field(ge=64, le=2**20)] = 8192
+    max_unseen_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Highest share of unseen values in any categorical feature."""
+    min_distinct: Annotated[int, Field(ge=1)] = 2
+    """Fewest distinct scores (a constant output is a broken model), for partitions of 100 rows or more."""
+
+
+class Drift(SpecModel):
+    """What is watched. PSI: population stability index against the champion's frozen reference."""
+
+    window: Annotated[int, Field(ge=1, le=400)] = 7
+    """Partitions that one monitor run looks back on."""
+    bins: Annotated[int, Field(ge=2, le=100)] = 10
+    warn: Annotated[float, Field(gt=0)] = 0.1
+    alarm: Annotated[float, Field(gt=0)] = 0.25
+    ignore: tuple[str, ...] = ()
+    """Features whose drift is no news (a calendar's, say)."""
+    min_rows: Annotated[int, Field(ge=1)] = 200
+    report_rows: Annotated[int, Field(ge=10, le=50_000)] = 5000
+    """Rows a side in the Evidently report, chosen by a hash of the key."""
+
+
+class Retraining(SpecModel):
+    """When a monitor run asks for a new model. A refusal is recorded as well."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the window's judged partitions that must be in alarm."""
+    decay: Annotated[float, Field(gt=0)] = 0.02
+    """Loss of the gates' metric on matured labels, against the champion's holdout, that is an alarm."""
+    cooldown: Annotated[int, Field(ge=0)] = 14
+    """Partitions after a retraining decision before the next one may be a yes."""
+    min_labels: Annotated[int, Field(ge=1)] = 1000
+    """Matured labels newer than the champion's training data that a retraining needs."""
+    max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Highest share of the window's partitions in quarantine or missing; past it the data is not healthy."""
+
+
+class UseCase(SpecModel):
+    """One use case: its data, its model and its DAGs."""
+
+    name: Name
+    title: str
+    description: str
+    owner: Annotated[str, StringConstraints(min_length=1)]
+    tags: tuple[str, ...] = ()
+    granularity: Granularity = "day"
+    schedule: str
+    """Cron (UTC) of the ingest run that takes the partition which has just ended."""
+    monitor_schedule: str
+    tables: dict[Name, Table]
+    label: Label
+    features: Features
+    training: Training = Training()
+    gates: Gates
+    scoring: Scoring = Scoring()
+    drift: Drift = Drift()
+    retraining: Retraining = Retraining()
+    snapshot: Literal["delta"] = "delta"
+    registry: Literal["mlflow"] = "mlflow"
+
+    @property
+    def rows(self) -> Table:
+        """The table that is scored."""
+        return self.tables["rows"]
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """Tables, other than rows, that scoring needs."""
+        return self.features.context
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that the spec says."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _refers(self) -> UseCase:
+        needed = {"tables": ("rows", self.label.table), "features.context": self.features.context}
+        for field, names in needed.items():
+            for name in names:
+                if name not in self.tables:
+                    raise ValueError(f"{field}: no table {name!r}; there are: {', '.join(self.tables)}")
+        if reserved := {"predictions", "quarantine", "promotions", "decisions"} & set(self.tables):
+            raise ValueError(f"tables: {', '.join(sorted(reserved))} are Overnight's own; choose another name")
+        if self.rows.static or self.tables[self.label.table].static:
+            raise ValueError("tables: rows and labels need '{partition}' in their path")
+        if self.label.column not in self.tables[self.label.table].columns:
+            raise ValueError(f"label.column {self.label.column!r} is not a column of {self.label.table}")
+        if stray := set(self.rows.key) - set(self.tables[self.label.table].columns):
+            raise ValueError(f"label.table must hold the key of rows; missing: {', '.join(sorted(stray))}")
+        if self.features.function is None:
+            if stray := set(self.features.columns) - set(self.rows.columns):
+                raise ValueError(f"features: not columns of rows: {', '.join(sorted(stray))}")
+            if self.label.table == "rows" and self.label.column in self.features.columns:
+                raise ValueError(f"features: {self.label.column!r} is the label")
+        allowed = {
+            "binary": ("auc", "log_loss"),
+            "multiclass": ("accuracy", "log_loss"),
+            "regression": ("rmse", "mae"),
+        }[self.label.task]
+        if self.gates.metric not in allowed:
+            raise ValueError(f"gates.metric {self.gates.metric!r} is not for {self.label.task}: {', '.join(allowed)}")
+        if stray := set(self.drift.ignore) - set(self.features.columns):
+            raise ValueError(f"drift.ignore: not features: {', '.join(sorted(stray))}")
+        return self
+
+
+class _SafeLoader(yaml.SafeLoader):
+    """Refuses what YAML allows and a spec never needs: aliases (they multiply) and repeated keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.YAMLError(f"key given twice: {', '.join(sorted(map(str, twice)))}")
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        if path.stat().st_size > _MAX_SPEC_BYTES:
+            raise SpecError(explain(str(path), "the file is too large", allowed=f"{_MAX_SPEC_BYTES} bytes"))
+        return yaml.load(path.read_text("utf-8"), Loader=_SafeLoader)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError:
+        raise SpecError(explain(str(path), "there is no such file", remedy="check the use case's name")) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError(explain(str(path), f"not a YAML file that a spec may be: {error}")) from None
+
+
+def _with_suites(raw: Any, folder: Path) -> Any:
+    """Puts the expectations of the suites that tables name in front of their own."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("tables"), dict):
+        return raw
+    tables: dict[Any, Any] = {}
+    for name, table in raw["tables"].items():
+        suite = table.get("suite") if isinstance(table, dict) else None
+        if isinstance(suite, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,47}", suite):
+            shared = _read_yaml(folder / f"{suite}.yaml")
+            table = {**table, "expectations": [*(shared or []), *(table.get("expectations") or [])]}
+        tables[name] = table
+    return {**raw, "tables": tables}
+
+
+def load_spec(path: Path) -> UseCase:
+    """Reads and checks one use case.
+
+    Args:
+        path: a YAML file; suites are looked up in `../expectations` beside its folder.
+
+    Raises:
+        SpecError: with one line for each thing that is wrong, naming the key, the value and what is allowed.
+    """
+    raw = _with_suites(_read_yaml(path), path.parent / _DEFAULT_SUITES)
+    if not isinstance(raw, dict):
+        raise SpecError(explain(str(path), "a spec is a mapping of keys", remedy="start from include/use_cases"))
+    try:
+        spec = UseCase.model_validate(raw)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            where = ".".join(str(part) for part in problem["loc"]) or "spec"
+            given = problem.get("input")
+            shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+            lines.append(f"{where}: {problem['msg']}{shown}")
+        raise SpecError(explain(str(path), "; ".join(lines), remedy="`overnight check` reads it again")) from None
+    if spec.name != path.stem:
+        raise SpecError(explain(str(path), f"name is {spec.name!r}", allowed=f"the file's own: {path.stem!r}"))
+    return spec
