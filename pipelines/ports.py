@@ -58,6 +58,10 @@ class DataSource(Protocol):
         """The partition's files with their digests, unread; empty when there are none."""
         ...
 
+    def local_path(self, file: SourceFile) -> Path:
+        """Where a file that `files` or `read` named lies on this machine."""
+        ...
+
     def read(self, spec: UseCase, table: str, partition: str) -> LandedFrame:
         """Reads one partition, strictly.
 
@@ -86,6 +90,10 @@ class SnapshotStore(Protocol):
         problems: Sequence[Check] = (),
     ) -> StagedPartition:
         """Writes a partition where no reader looks. The same frame gives the same digest."""
+        ...
+
+    def read_staged(self, staged: StagedPartition) -> pl.LazyFrame:
+        """The rows of a staged partition, for its audit."""
         ...
 
     def discard(self, staged: StagedPartition) -> None:
@@ -166,6 +174,16 @@ class Validator(Protocol):
 
         Raises:
             SpecError: an expectation does not exist or its arguments do not fit.
+            IntegrityError: a staged file is gone, or is not what was staged.
+        """
+        ...
+
+    def report_unreadable(
+        self, spec: UseCase, table: str, partition: str, sources: Sequence[SourceFile], check: Check
+    ) -> ValidationReport:
+        """The failed report of files that could not be read at all, so that no expectation could be tried.
+
+        Its digest is the SHA-256 over the sources' digests, since there are no staged bytes.
         """
         ...
 
@@ -199,6 +217,10 @@ class ModelRegistry(Protocol):
 
     def log_artifact(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
         """Stores a sealed artifact folder, and final metrics, in the run."""
+        ...
+
+    def annotate(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Writes tags on a run: a gate's verdict, say."""
         ...
 
     def register(self, spec: UseCase, run_id: str, folder: Path, tags: Mapping[str, str]) -> ModelRef:
@@ -245,7 +267,9 @@ class DriftDetector(Protocol):
         """Freezes edges and counts of the training features and of the scores on rows it was not trained on."""
         ...
 
-    def measure(self, spec: UseCase, reference: Reference, features: pl.LazyFrame) -> dict[str, tuple[ColumnDrift, ...]]:
+    def measure(
+        self, spec: UseCase, reference: Reference, features: pl.LazyFrame
+    ) -> dict[str, tuple[ColumnDrift, ...]]:
         """Drift of every feature, exact over every row, by `partition`.
 
         Args:

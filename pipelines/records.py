@@ -99,6 +99,8 @@ class Landing(Record):
     table: str
     staged: tuple[StagedPartition, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Keys whose file is not in the landing zone."""
 
 
 class Validated(Record):
@@ -109,6 +111,7 @@ class Validated(Record):
     reports: tuple[ValidationReport, ...] = ()
     """The passing report of each staged partition, in the same order."""
     quarantined: tuple[Quarantined, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 class SnapshotRef(Record):
@@ -146,6 +149,18 @@ class Publication(Record):
         return tuple(sorted(self.published + self.unchanged, key=lambda part: part.partition))
 
 
+class Audit(Record):
+    """A passing validation report, as a commit keeps it."""
+
+    digest: str
+    """SHA-256 of the report's JSON."""
+    suite: str
+    suite_digest: str
+    checks: int
+    rows: int
+    sources: tuple[SourceFile, ...] = ()
+
+
 class Commit(Record):
     """One entry of a table's history."""
 
@@ -153,8 +168,8 @@ class Commit(Record):
     run: RunInfo
     partitions: dict[str, str]
     """Digest by partition, for what this commit replaced or added."""
-    audits: dict[str, str]
-    """Digest of the passing validation report, by partition."""
+    audits: dict[str, Audit]
+    """The audit of each of them."""
     provenance: dict[str, Any] = {}
 
 
@@ -179,6 +194,8 @@ class TrainingSet(Record):
 
     use_case: str
     folder: str
+    as_of: str
+    """The newest partition that was known."""
     snapshots: tuple[SnapshotRef, ...]
     train: tuple[str, str]
     """First and last partition, both included."""
@@ -297,6 +314,8 @@ class Scored(Record):
     staged: tuple[StagedPartition, ...]
     rows_in: dict[str, int]
     """Rows of the input partition, by partition."""
+    fingerprints: dict[str, str]
+    """SHA-256 over the digests of everything that a partition's features read, by partition."""
     unseen: dict[str, dict[str, float]]
     """Share of unseen values by partition and categorical feature."""
     unchanged: tuple[str, ...] = ()
@@ -314,10 +333,12 @@ class Prediction(Record):
     """One partition of published predictions."""
 
     partition: str
-    model: ModelRef
+    model_version: int
+    """The version that made the rows: for an unchanged partition, the one that made them then."""
     inputs: tuple[SnapshotRef, ...]
     rows_in: int
     rows_scored: int
+    digest: str
     state: Literal["published", "unchanged"]
     snapshot: SnapshotRef
 

@@ -19,7 +19,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
 #: A relative path inside the landing zone; `{partition}` is replaced by the key.
 LandingPath = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9_={}-][A-Za-z0-9_={}.-]*(/[A-Za-z0-9_={}-][A-Za-z0-9_={}.-]*)*$", max_length=200),
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9_={}-][A-Za-z0-9_={}.-]*(/[A-Za-z0-9_={}-][A-Za-z0-9_={}.-]*)*$", max_length=200
+    ),
 ]
 Task = Literal["binary", "multiclass", "regression"]
 ColumnType = Literal["string", "int", "float", "bool", "timestamp", "date"]
@@ -323,6 +325,8 @@ class UseCase(SpecModel):
             raise ValueError(f"label.column {self.label.column!r} is not a column of {self.label.table}")
         if stray := set(self.rows.key) - set(self.tables[self.label.table].columns):
             raise ValueError(f"label.table must hold the key of rows; missing: {', '.join(sorted(stray))}")
+        if stray := set(self.features.columns) & set(self.rows.key):
+            raise ValueError(f"features: a key identifies a row, it is no feature: {', '.join(sorted(stray))}")
         if self.features.function is None:
             if stray := set(self.features.columns) - set(self.rows.columns):
                 raise ValueError(f"features: not columns of rows: {', '.join(sorted(stray))}")
@@ -372,11 +376,11 @@ def _with_suites(raw: Any, folder: Path) -> Any:
         return raw
     tables: dict[Any, Any] = {}
     for name, table in raw["tables"].items():
+        tables[name] = table
         suite = table.get("suite") if isinstance(table, dict) else None
         if isinstance(suite, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,47}", suite):
             shared = _read_yaml(folder / f"{suite}.yaml")
-            table = {**table, "expectations": [*(shared or []), *(table.get("expectations") or [])]}
-        tables[name] = table
+            tables[name] = {**table, "expectations": [*(shared or []), *(table.get("expectations") or [])]}
     return {**raw, "tables": tables}
 
 

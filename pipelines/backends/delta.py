@@ -1,0 +1,456 @@
+"""Snapshots on Delta Lake, on a local disk.
+
+One Delta table a table, partitioned by `partition`. A partition is one Parquet file named by its SHA-256, so that
+"are these bytes published already?" is a look at the log and a repeat is a no-op. Publishing links the staged file
+into the table's folder and commits it to the log in one transaction; what was audited is, byte for byte, what is read.
+
+    <root>/<use case>/<table>/_delta_log/               the log: what is visible
+    <root>/<use case>/<table>/partition=<key>/<digest>.parquet
+    <root>/<use case>/_staging/<table>/<key>/           staged, invisible
+    <root>/<use case>/_quarantine/<table>/<key>/        bad partitions: report, original files
+
+After a crash at any point the same call ends in the same state: files that no commit names are invisible. Local
+commits are not fsynced: this survives a killed process, not a power cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from pipelines.errors import AuditError, ConflictError, IntegrityError, NotFoundError, SchemaMismatch, explain
+from pipelines.failpoints import failpoint
+from pipelines.records import (
+    Audit,
+    Check,
+    Commit,
+    Publication,
+    PublishedPartition,
+    Quarantined,
+    RunInfo,
+    SnapshotRef,
+    SourceFile,
+    StagedPartition,
+    ValidationReport,
+)
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_TABLE = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_ATTEMPTS = 10
+#: Commits carry audits and provenance, so the log is kept for good (Delta's default is 30 days).
+_CONFIGURATION: dict[str, str | None] = {"delta.logRetentionDuration": "interval 36500 days"}
+
+
+class DeltaStore:
+    """`SnapshotStore` for one use case. See the port for what each method promises."""
+
+    def __init__(self, root: Path, use_case: str) -> None:
+        """Opens nothing; folders are made on the first write.
+
+        Args:
+            root: folder of all use cases' snapshots.
+        """
+        self._use_case = use_case
+        self._root = root / _checked(_TABLE, use_case, "use case")
+
+    # -- staging -------------------------------------------------------------------------------------------------
+
+    def stage(  # noqa: D102 (the port says it)
+        self,
+        table: str,
+        partition: str,
+        frame: pl.DataFrame,
+        *,
+        sources: Sequence[SourceFile] = (),
+        problems: Sequence[Check] = (),
+    ) -> StagedPartition:
+        folder = self._root / "_staging" / _checked(_TABLE, table, "table") / _checked(_KEY, partition, "partition")
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            frame.write_parquet(temporary, compression="zstd", statistics=True)
+            digest = _sha256(temporary)
+            path = folder / f"{digest}.parquet"
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        failpoint("stage.written")
+        return StagedPartition(
+            use_case=self._use_case,
+            table=table,
+            partition=partition,
+            digest=digest,
+            rows=frame.height,
+            bytes=path.stat().st_size,
+            path=str(path),
+            sources=tuple(sources),
+            problems=tuple(problems),
+        )
+
+    def read_staged(self, staged: StagedPartition) -> pl.LazyFrame:  # noqa: D102
+        return pl.scan_parquet(self._locate(staged), hive_partitioning=False)
+
+    def discard(self, staged: StagedPartition) -> None:  # noqa: D102
+        self._staged_path(staged).unlink(missing_ok=True)
+
+    # -- publishing ----------------------------------------------------------------------------------------------
+
+    def publish(  # noqa: D102
+        self,
+        table: str,
+        staged: Sequence[StagedPartition],
+        reports: Sequence[ValidationReport],
+        run: RunInfo,
+        *,
+        provenance: Mapping[str, object] | None = None,
+        absent: bool = False,
+    ) -> Publication:
+        if not staged:
+            raise AuditError(explain(f"{self._use_case}/{table}", "a publish of no partition at all"))
+        audits = self._audited(table, staged, reports)
+        for part in staged:
+            if _sha256(self._locate(part)) != part.digest:
+                raise IntegrityError(
+                    explain(self._where(part), "the staged file is not what was staged", remedy="land it again")
+                )
+        failpoint("publish.verified")
+        seen: dict[str, str | None] | None = None
+        for _ in range(_ATTEMPTS):
+            delta = self._open_or_create(table, staged)
+            current = {part.partition: part.digest for part in self._list(delta).values()}
+            now = {part.partition: current.get(part.partition) for part in staged}
+            changed = [part for part in staged if now[part.partition] != part.digest]
+            self._refuse_losers(changed, now, seen, absent=absent)
+            seen = now
+            if not changed:
+                version = delta.version()
+                break
+            if (committed := self._commit(delta, table, changed, now, audits, run, provenance or {})) is not None:
+                version = committed
+                break
+        else:
+            raise ConflictError(
+                explain(f"{self._use_case}/{table}", f"{_ATTEMPTS} commits in a row lost to other writers")
+            )
+        for part in staged:
+            self.discard(part)
+        names = {part.partition for part in changed}
+        done = {part.partition: _published(part) for part in staged}
+        return Publication(
+            snapshot=self._ref(table, version),
+            published=tuple(done[name] for name in sorted(names)),
+            unchanged=tuple(done[name] for name in sorted(done.keys() - names)),
+        )
+
+    def _audited(
+        self, table: str, staged: Sequence[StagedPartition], reports: Sequence[ValidationReport]
+    ) -> dict[str, Audit]:
+        if len(staged) != len(reports):
+            raise AuditError(explain(f"{self._use_case}/{table}", f"{len(staged)} partitions, {len(reports)} audits"))
+        if len({part.partition for part in staged}) != len(staged):
+            raise AuditError(explain(f"{self._use_case}/{table}", "a partition is staged twice in one publish"))
+        audits: dict[str, Audit] = {}
+        for part, report in zip(staged, reports, strict=True):
+            if (part.use_case, part.table) != (self._use_case, table):
+                raise AuditError(explain(self._where(part), f"staged for another table than {table}"))
+            if (report.use_case, report.table, report.partition) != (part.use_case, part.table, part.partition):
+                raise AuditError(explain(self._where(part), f"the audit is of {report.table}/{report.partition}"))
+            if report.digest != part.digest or report.rows != part.rows:
+                raise AuditError(explain(self._where(part), "the audit is of other bytes", remedy="validate again"))
+            if not report.passed or report.failed:
+                failed = ", ".join(check.name for check in report.failed)
+                raise AuditError(explain(self._where(part), f"the audit did not pass ({failed})"))
+            if not report.checks:
+                raise AuditError(explain(self._where(part), "the audit checked nothing"))
+            audits[part.partition] = Audit(
+                digest=hashlib.sha256(report.model_dump_json(exclude={"html"}).encode()).hexdigest(),
+                suite=report.suite,
+                suite_digest=report.suite_digest,
+                checks=len(report.checks),
+                rows=report.rows,
+                sources=report.sources,
+            )
+        return audits
+
+    def _refuse_losers(
+        self,
+        changed: Sequence[StagedPartition],
+        now: Mapping[str, str | None],
+        seen: Mapping[str, str | None] | None,
+        *,
+        absent: bool,
+    ) -> None:
+        for part in changed:
+            found = now[part.partition]
+            if absent and found is not None:
+                raise ConflictError(explain(self._where(part), "published already by another run"))
+            if seen is not None and found != seen[part.partition]:
+                raise ConflictError(
+                    explain(
+                        self._where(part), "another run published other rows at the same time", remedy="run it again"
+                    )
+                )
+
+    def _commit(
+        self,
+        delta: DeltaTable,
+        table: str,
+        changed: Sequence[StagedPartition],
+        now: Mapping[str, str | None],
+        audits: Mapping[str, Audit],
+        run: RunInfo,
+        provenance: Mapping[str, object],
+    ) -> int | None:
+        """One attempt: the version it made, or None when another commit came first."""
+        from deltalake import CommitProperties, Transaction
+        from deltalake.exceptions import CommitFailedError
+        from deltalake.transaction import AddAction, RemoveAction
+
+        actions: list[Any] = []
+        for part in changed:
+            relative = f"partition={part.partition}/{part.digest}.parquet"
+            target = self._root / table / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                _link(self._locate(part), target)
+            stamp = int(target.stat().st_mtime * 1000)
+            if (old := now[part.partition]) is not None:
+                gone = f"partition={part.partition}/{old}.parquet"
+                actions.append(
+                    RemoveAction(
+                        gone,
+                        True,
+                        stamp,
+                        (self._root / table / gone).stat().st_size,
+                        {"partition": part.partition},
+                    )
+                )
+            stats = json.dumps({"numRecords": part.rows})
+            actions.append(AddAction(relative, part.bytes, {"partition": part.partition}, stamp, True, stats))
+        failpoint("publish.linked")
+        names = [part.partition for part in changed]
+        message = Commit(
+            version=-1,
+            run=run,
+            partitions={part.partition: part.digest for part in changed},
+            audits={name: audits[name] for name in names},
+            provenance=dict(provenance),
+        )
+        # A transaction counter a partition: two writers of the same partition conflict even when both only add.
+        counters = [Transaction(name, (delta.transaction_version(name) or 0) + 1) for name in names]
+        text = message.model_dump_json(exclude={"version"})
+        try:
+            delta.create_write_transaction(
+                actions,
+                mode="append",
+                schema=delta.schema(),
+                partition_by=["partition"],
+                commit_properties=CommitProperties(
+                    custom_metadata={"overnight": text},
+                    max_commit_retries=15,
+                    app_transactions=counters,
+                ),
+            )
+        except CommitFailedError:
+            return None
+        failpoint("publish.committed")
+        # Commits of other partitions may have slipped in before or after ours: ours is the one with our message.
+        delta.update_incremental()
+        return next(int(entry["version"]) for entry in delta.history() if entry.get("overnight") == text)
+
+    # -- quarantine ----------------------------------------------------------------------------------------------
+
+    def quarantine(  # noqa: D102
+        self, report: ValidationReport, staged: StagedPartition | None, originals: Sequence[Path]
+    ) -> Quarantined:
+        parent = self._root / "_quarantine" / _checked(_TABLE, report.table, "table")
+        folder = parent / _checked(_KEY, report.partition, "partition") / report.digest
+        entry = Quarantined(
+            use_case=self._use_case,
+            table=report.table,
+            partition=report.partition,
+            report=report,
+            folder=str(folder),
+        )
+        if not (folder / "quarantined.json").exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+            for original in originals:
+                shutil.copyfile(original, temporary / original.name)
+            (temporary / "quarantined.json").write_text(entry.model_dump_json(indent=2), "utf-8")
+            failpoint("quarantine.written")
+            try:
+                temporary.rename(folder)
+            except OSError:  # the same bytes were quarantined by another run in the meantime
+                shutil.rmtree(temporary)
+        if staged is not None:
+            self.discard(staged)
+        return entry
+
+    def quarantined(self, table: str) -> list[Quarantined]:  # noqa: D102
+        folder = self._root / "_quarantine" / _checked(_TABLE, table, "table")
+        found = sorted(folder.glob("[!.]*/[!.]*/quarantined.json"))
+        return [Quarantined.model_validate_json(path.read_text("utf-8")) for path in found]
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def head(self, table: str) -> SnapshotRef | None:  # noqa: D102
+        delta = self._open(table)
+        if delta is None or delta.version() == 0:  # version 0 is the empty table's creation
+            return None
+        return self._ref(table, delta.version())
+
+    def partitions(self, snapshot: SnapshotRef) -> dict[str, PublishedPartition]:  # noqa: D102
+        return self._list(self._at(snapshot))
+
+    def scan(  # noqa: D102
+        self, snapshot: SnapshotRef, partitions: Sequence[str] | None = None, columns: Sequence[str] | None = None
+    ) -> pl.LazyFrame:
+        delta = self._at(snapshot)
+        held = self._list(delta)
+        wanted = list(held) if partitions is None else sorted(partitions)
+        if missing := [key for key in wanted if key not in held]:
+            raise NotFoundError(
+                explain(snapshot.id, f"no partition {', '.join(missing[:5])}", remedy="ingest it first")
+            )
+        if not wanted:
+            empty = pl.DataFrame(schema=pl.Schema(delta.schema())).lazy()
+            return (
+                empty.select("partition", *columns)
+                if columns is not None
+                else empty.select("partition", pl.exclude("partition"))
+            )
+        folder = self._root / snapshot.table
+        files = [folder / f"partition={key}" / f"{held[key].digest}.parquet" for key in wanted]
+        frame = pl.scan_parquet(files, hive_partitioning=True, hive_schema={"partition": pl.String})
+        if columns is not None:
+            return frame.select("partition", *columns)
+        return frame.select("partition", pl.exclude("partition"))
+
+    def history(self, table: str) -> list[Commit]:  # noqa: D102
+        delta = self._open(table)
+        commits: list[Commit] = []
+        for entry in delta.history() if delta is not None else []:
+            if (message := entry.get("overnight")) is not None:
+                commits.append(Commit.model_validate({**json.loads(message), "version": entry["version"]}))
+        return commits
+
+    # -- inner ---------------------------------------------------------------------------------------------------
+
+    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        from deltalake import DeltaTable
+
+        folder = self._root / _checked(_TABLE, table, "table")
+        if not (folder / "_delta_log").is_dir() or not DeltaTable.is_deltatable(str(folder)):
+            return None
+        return DeltaTable(str(folder), version=version)
+
+    def _open_or_create(self, table: str, staged: Sequence[StagedPartition]) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        schema = pl.scan_parquet(self._locate(staged[0]), hive_partitioning=False).collect_schema()
+        delta = self._open(table)
+        if delta is None:
+            delta = DeltaTable.create(
+                str(self._root / table),
+                pl.Schema([*schema.items(), ("partition", pl.String())]),
+                mode="ignore",
+                partition_by=["partition"],
+                configuration=_CONFIGURATION,
+            )
+        published = pl.Schema(delta.schema())
+        published.pop("partition")
+        if list(published.items()) != list(schema.items()):
+            raise SchemaMismatch(
+                explain(
+                    f"{self._use_case}/{table}",
+                    f"the partition's columns are {_shown(schema)}",
+                    allowed=f"the published table's: {_shown(published)}",
+                    remedy="publish a changed schema under a new table or use case name",
+                )
+            )
+        return delta
+
+    def _at(self, snapshot: SnapshotRef) -> DeltaTable:
+        from deltalake.exceptions import DeltaError
+
+        try:
+            delta = self._open(snapshot.table, snapshot.version)
+        except (DeltaError, OSError, ValueError) as error:
+            raise NotFoundError(explain(snapshot.id, f"there is no such snapshot ({error})")) from None
+        if delta is None or snapshot.use_case != self._use_case:
+            raise NotFoundError(explain(snapshot.id, "there is no such snapshot"))
+        return delta
+
+    def _list(self, delta: DeltaTable) -> dict[str, PublishedPartition]:
+        actions = pl.DataFrame(delta.get_add_actions(flatten=True))
+        if actions.is_empty():
+            return {}
+        rows = actions.select("path", "num_records", pl.col("partition.partition").alias("key")).sort("key").rows()
+        return {
+            key: PublishedPartition(partition=key, digest=Path(path).stem, rows=records) for path, records, key in rows
+        }
+
+    def _ref(self, table: str, version: int) -> SnapshotRef:
+        return SnapshotRef(store="delta", use_case=self._use_case, table=table, version=version)
+
+    def _staged_path(self, staged: StagedPartition) -> Path:
+        folder = self._root / "_staging" / _checked(_TABLE, staged.table, "table")
+        return folder / _checked(_KEY, staged.partition, "partition") / f"{staged.digest}.parquet"
+
+    def _locate(self, staged: StagedPartition) -> Path:
+        """The staged file; after a crash past the commit, the published one."""
+        published = self._root / staged.table / f"partition={staged.partition}" / f"{staged.digest}.parquet"
+        for path in (self._staged_path(staged), published):
+            if path.exists():
+                return path
+        raise NotFoundError(explain(self._where(staged), "the staged file is gone", remedy="land it again"))
+
+    def _where(self, staged: StagedPartition) -> str:
+        return f"{self._use_case}/{staged.table}/{staged.partition}"
+
+
+def _published(staged: StagedPartition) -> PublishedPartition:
+    return PublishedPartition(partition=staged.partition, digest=staged.digest, rows=staged.rows)
+
+
+def _checked(pattern: re.Pattern[str], value: str, what: str) -> str:
+    """Names become folders, so only these characters pass."""
+    if not pattern.fullmatch(value):
+        raise NotFoundError(explain(what, f"{value!r} is not a name", allowed=f"the pattern {pattern.pattern}"))
+    return value
+
+
+def _shown(schema: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Puts the file at `target` whole or not at all, without a copy where the disk allows it."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        pass
+    except OSError:
+        temporary = target.with_suffix(".tmp")
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)

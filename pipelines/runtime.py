@@ -1,0 +1,296 @@
+"""Puts the adapters behind the ports and the steps in one place: what Airflow's tasks and the command line call.
+
+Adapters are imported when a step first needs them, so that a process pays only for what it does.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from pipelines import partitions as keys
+from pipelines.errors import NotFoundError, explain
+from pipelines.ports import (
+    DataSource,
+    DriftDetector,
+    DriftReporter,
+    ModelRegistry,
+    SnapshotStore,
+    Trainer,
+    Validator,
+)
+from pipelines.records import (
+    AuditedScores,
+    Evaluation,
+    GateReport,
+    Landing,
+    ModelRef,
+    Observations,
+    Prediction,
+    Promotion,
+    Publication,
+    RetrainDecision,
+    RunInfo,
+    Scored,
+    TrainedModel,
+    TrainingSet,
+    Validated,
+)
+from pipelines.settings import Settings
+from pipelines.spec import UseCase, load_spec
+
+
+def code_version(settings: Settings) -> str:
+    """The git commit of the project, `+dirty` when the tree differs from it; "unknown" without git."""
+    if settings.code_version:
+        return settings.code_version
+    git = ["git", "-C", str(settings.project)]
+    quiet = {"capture_output": True, "text": True, "timeout": 10}
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, **quiet)  # type: ignore[call-overload]
+        dirty = subprocess.run([*git, "status", "--porcelain"], check=True, **quiet)  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return str(head.stdout).strip() + ("+dirty" if dirty.stdout.strip() else "")
+
+
+class Runtime:
+    """One use case on this machine. Cheap to make."""
+
+    def __init__(self, spec: UseCase, settings: Settings, run: RunInfo) -> None:
+        """Takes what `open` found; tests pass their own."""
+        self.spec = spec
+        self.settings = settings
+        self.run = run
+
+    @classmethod
+    def open(cls, use_case: str, run: RunInfo | None = None, settings: Settings | None = None) -> Runtime:
+        """Loads a use case by name.
+
+        Raises:
+            SpecError: the name or the file is wrong.
+        """
+        chosen = settings or Settings()
+        # The name becomes a path: only what a spec may be called is looked up.
+        if not use_case.replace("_", "").isalnum():
+            raise NotFoundError(explain("use case", f"{use_case!r} is not a name", allowed="letters, digits and _"))
+        spec = load_spec(chosen.spec_path(use_case))
+        who = run or RunInfo(run_id=f"cli-{os.getpid()}", code_version=code_version(chosen))
+        return cls(spec, chosen, who)
+
+    # -- adapters ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def source(self) -> DataSource:
+        """The landing zone."""
+        from pipelines.backends.files import Files
+
+        return Files(self.settings.landing_zone)
+
+    @cached_property
+    def store(self) -> SnapshotStore:
+        """The snapshots."""
+        from pipelines.backends.delta import DeltaStore
+
+        return DeltaStore(self.settings.snapshots, self.spec.name)
+
+    @cached_property
+    def validator(self) -> Validator:
+        """Great Expectations."""
+        from pipelines.backends.gx import GreatExpectations
+
+        return GreatExpectations(self.settings.reports)
+
+    @cached_property
+    def registry(self) -> ModelRegistry:
+        """MLflow."""
+        from pipelines.backends.mlflow_registry import MlflowRegistry
+
+        return MlflowRegistry(self.spec.name, self.settings.tracking_uri, self.settings.work / "models")
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """Training on this machine."""
+        from pipelines.backends.local_trainer import LocalTrainer
+
+        return LocalTrainer()
+
+    @cached_property
+    def drift(self) -> DriftDetector:
+        """Exact population stability index."""
+        from pipelines.backends.psi import PopulationStability
+
+        return PopulationStability()
+
+    @cached_property
+    def reporter(self) -> DriftReporter:
+        """Evidently."""
+        from pipelines.backends.evidently_report import Evidently
+
+        return Evidently()
+
+    # -- ingest --------------------------------------------------------------------------------------------------
+
+    def tables(self) -> tuple[str, ...]:
+        """The tables of an ingest run, in order."""
+        from pipelines.steps import ingest
+
+        return ingest.tables(self.spec)
+
+    def keys(self, table: str, partitions: Sequence[str]) -> list[str]:
+        """What an ingest run of these partitions takes of a table."""
+        from pipelines.steps import ingest
+
+        return ingest.table_keys(self.spec, table, partitions)
+
+    def span(self, first: str, last: str) -> list[str]:
+        """Every partition of a range, both ends included."""
+        return keys.span(first, last, self.spec.granularity)
+
+    def land(self, table: str, partitions: Sequence[str]) -> Landing:
+        """Reads and stages; see `steps.ingest.land`."""
+        from pipelines.steps import ingest
+
+        return ingest.land(self.spec, self.source, self.validator, self.store, table, partitions)
+
+    def validate(self, landing: Landing) -> Validated:
+        """Audits what was staged; see `steps.ingest.validate`."""
+        from pipelines.steps import ingest
+
+        return ingest.validate(self.spec, self.source, self.validator, self.store, landing)
+
+    def publish(self, validated: Validated) -> Publication | None:
+        """Publishes what passed; see `steps.ingest.publish`."""
+        from pipelines.steps import ingest
+
+        return ingest.publish(self.store, validated, self.run)
+
+    def published(self, partitions: Sequence[str]) -> list[str]:
+        """Those of the partitions whose rows are published."""
+        head = self.store.head("rows")
+        held = self.store.partitions(head) if head is not None else {}
+        return [partition for partition in partitions if partition in held]
+
+    # -- score ---------------------------------------------------------------------------------------------------
+
+    def champion(self) -> ModelRef | None:
+        """The champion by the promotion log."""
+        from pipelines.steps import promotion
+
+        return promotion.champion(self.store, self.registry)
+
+    def model(self, version: int | None = None) -> ModelRef:
+        """A version, or the champion.
+
+        Raises:
+            NotFoundError: no such version, or no champion yet.
+        """
+        found = self.registry.get(version) if version is not None else self.champion()
+        if found is None:
+            raise NotFoundError(explain(self.spec.name, "there is no champion yet", remedy="run the training first"))
+        return found
+
+    def score(self, partitions: Sequence[str], version: int | None = None) -> Scored:
+        """Scores and stages; see `steps.scoring.score`."""
+        from pipelines.steps import scoring
+
+        model = self.model(version)
+        return scoring.score(self.spec, self.store, self.registry, model, partitions, anew=version is not None)
+
+    def audit_scores(self, scored: Scored) -> AuditedScores:
+        """Audits staged scores; see `steps.scoring.audit_scores`."""
+        from pipelines.steps import scoring
+
+        return scoring.audit_scores(self.spec, self.store, scored)
+
+    def publish_scores(self, audited: AuditedScores) -> tuple[Prediction, ...]:
+        """Publishes audited scores; see `steps.scoring.publish_scores`."""
+        from pipelines.steps import scoring
+
+        return scoring.publish_scores(self.store, audited, self.run)
+
+    # -- train ---------------------------------------------------------------------------------------------------
+
+    def build_training_set(self, as_of: str) -> TrainingSet:
+        """Pins and writes a training set; see `steps.training.build_training_set`."""
+        from pipelines.steps import training
+
+        return training.build_training_set(self.spec, self.store, as_of, self.settings.work)
+
+    def train(self, training_set: TrainingSet) -> TrainedModel:
+        """Trains; see `steps.training.train`."""
+        from pipelines.steps import training
+
+        work = self.settings.work
+        return training.train(self.spec, self.trainer, self.registry, self.drift, training_set, self.run, work)
+
+    def evaluate(self, trained: TrainedModel) -> Evaluation:
+        """Compares with the champion; see `steps.training.evaluate`."""
+        from pipelines.steps import training
+
+        return training.evaluate(self.spec, self.registry, self.champion(), trained)
+
+    def gate(self, trained: TrainedModel, evaluation: Evaluation) -> GateReport:
+        """Evaluates the gates; see `steps.promotion.gate`."""
+        from pipelines.steps import promotion
+
+        return promotion.gate(self.spec, self.registry, trained, evaluation)
+
+    def register(self, trained: TrainedModel, evaluation: Evaluation, report: GateReport) -> ModelRef:
+        """Registers; see `steps.promotion.register`."""
+        from pipelines.steps import promotion
+
+        return promotion.register(self.spec, self.registry, trained, evaluation, report)
+
+    def promote(
+        self, model: ModelRef, evaluation: Evaluation, report: GateReport, reason: str, as_of: str
+    ) -> Promotion:
+        """Promotes by compare-and-set; see `steps.promotion.promote`."""
+        from pipelines.steps import promotion
+
+        return promotion.promote(
+            self.spec, self.store, self.registry, model, evaluation, report, self.run, reason=reason, as_of=as_of
+        )
+
+    def rollback(self, to: int | None, reason: str) -> Promotion:
+        """Rolls back; see `steps.promotion.rollback`."""
+        from pipelines.steps import promotion
+
+        return promotion.rollback(self.spec, self.store, self.registry, self.run, to=to, reason=reason)
+
+    def promotions(self) -> list[Promotion]:
+        """The promotion log."""
+        from pipelines.steps import promotion
+
+        return promotion.promotions(self.store)
+
+    # -- monitor -------------------------------------------------------------------------------------------------
+
+    def observe(self, as_of: str, window: int | None = None) -> Observations:
+        """Looks back on a window; see `steps.monitoring.observe`."""
+        from pipelines.steps import monitoring
+
+        return monitoring.observe(self.spec, self.store, self.registry, self.drift, self.model(), as_of, window)
+
+    def drift_report(self, observations: Observations) -> Path:
+        """Writes the Evidently report; see `steps.monitoring.drift_report`."""
+        from pipelines.steps import monitoring
+
+        return monitoring.drift_report(
+            self.spec, self.store, self.registry, self.reporter, observations, self.settings.reports
+        )
+
+    def decide(self, observations: Observations) -> RetrainDecision:
+        """Decides and stores; see `steps.monitoring.decide`."""
+        from pipelines.steps import monitoring
+
+        return monitoring.decide(self.spec, self.store, observations, self.run)
+
+    def decisions(self) -> list[RetrainDecision]:
+        """The decision log."""
+        from pipelines.steps import monitoring
+
+        return monitoring.decisions(self.store)

@@ -1,0 +1,1 @@
+"""Batch scoring: features in, scores out, by the served ONNX artifact."""

@@ -1,0 +1,238 @@
+"""Monitor: drift of inputs and scores, quality on matured labels, and the decision whether to retrain."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from pipelines import partitions as keys
+from pipelines.errors import NotFoundError, explain
+from pipelines.metrics import GREATER_IS_BETTER, metrics
+from pipelines.policies.retraining import decide as decide_retraining
+from pipelines.ports import DriftDetector, DriftReporter, ModelRegistry, SnapshotStore
+from pipelines.records import (
+    Check,
+    ColumnDrift,
+    ModelRef,
+    Observation,
+    Observations,
+    PublishedPartition,
+    Reference,
+    RetrainDecision,
+    RunInfo,
+    SnapshotRef,
+    TrainingSet,
+    ValidationReport,
+)
+from pipelines.spec import UseCase
+from pipelines.steps.features import build_features, labelled
+from pipelines.steps.scoring import PREDICTIONS, heads, score_columns
+from pipelines.steps.training import SAMPLE, read_scorecards, sample
+
+DECISIONS = "decisions"
+#: Fewer labels than this give no metric of their own: an AUC of a handful of rows is noise.
+_FEWEST_LABELS = 50
+
+
+def observe(
+    spec: UseCase,
+    store: SnapshotStore,
+    registry: ModelRegistry,
+    drift: DriftDetector,
+    champion: ModelRef,
+    as_of: str,
+    window: int | None = None,
+) -> Observations:
+    """Looks back on the window that ends with `as_of`: one observation a partition.
+
+    Only predictions of the present champion are compared with its reference; a partition that another model scored
+    counts as not scored.
+
+    Raises:
+        NotFoundError: nothing was ingested or scored yet.
+    """
+    length = window or spec.drift.window
+    wanted = keys.span(keys.shift(as_of, 1 - length, spec.granularity), as_of, spec.granularity)
+    snapshots = heads(spec, store, list(dict.fromkeys(("rows", spec.label.table, *spec.context, PREDICTIONS))))
+    folder = registry.fetch(champion)
+    reference = Reference.model_validate_json((folder / "reference.json").read_text("utf-8"))
+    seen = TrainingSet.model_validate({"folder": "", **json.loads((folder / "provenance.json").read_text("utf-8"))})
+
+    held = store.partitions(snapshots["rows"])
+    present = [key for key in wanted if key in held]
+    columns: Mapping[str, tuple[ColumnDrift, ...]] = {}
+    if present:
+        columns = drift.measure(spec, reference, build_features(spec, store, snapshots, present))
+    scores = _scores(spec, store, snapshots[PREDICTIONS], champion, wanted)
+    score_psi = drift.measure_scores(spec, reference, scores.lazy().select("partition", "score"))
+    labels = _labelled_scores(spec, store, snapshots, scores, as_of)
+    quarantined = {entry.partition for entry in store.quarantined("rows")}
+
+    observed = []
+    for key in wanted:
+        mine = labels.filter(pl.col("partition") == key)
+        observed.append(
+            Observation(
+                partition=key,
+                rows=held[key].rows if key in held else 0,
+                state=_state(spec, key, held, score_psi, quarantined),
+                drift=columns.get(key, ()),
+                score_psi=score_psi.get(key),
+                labels=mine.height,
+                metric=_metric(spec, mine),
+            )
+        )
+    served = next(card for card in read_scorecards(folder) if card.model in ("student_int8", "student"))
+    return Observations(
+        use_case=spec.name,
+        as_of=as_of,
+        champion=champion,
+        champion_metric=served.metrics[spec.gates.metric],
+        metric=spec.gates.metric,
+        greater_is_better=GREATER_IS_BETTER[spec.gates.metric],
+        window=tuple(observed),
+        live_metric=_metric(spec, labels),
+        live_labels=labels.height,
+        new_labels=_new_labels(spec, store, snapshots[spec.label.table], seen.holdout[1], as_of),
+    )
+
+
+def _state(
+    spec: UseCase,
+    key: str,
+    held: Mapping[str, PublishedPartition],
+    scored: Mapping[str, float],
+    quarantined: set[str],
+) -> Literal["observed", "missing", "quarantined", "not_scored", "few_rows"]:
+    if key not in held:
+        return "quarantined" if key in quarantined else "missing"
+    if key not in scored:
+        return "not_scored"
+    return "few_rows" if held[key].rows < spec.drift.min_rows else "observed"
+
+
+def _scores(
+    spec: UseCase, store: SnapshotStore, snapshot: SnapshotRef, champion: ModelRef, wanted: list[str]
+) -> pl.DataFrame:
+    """`partition`, the key, the score columns, and `score`: the score, or the highest of a multiclass row."""
+    held = [key for key in wanted if key in store.partitions(snapshot)]
+    names = score_columns(spec)
+    rows = store.scan(snapshot, held).filter(pl.col("model_version") == champion.version)
+    picked = rows.select("partition", *spec.rows.key, *names)
+    return (picked if names == ["score"] else picked.with_columns(pl.max_horizontal(names).alias("score"))).collect()
+
+
+def _labelled_scores(
+    spec: UseCase,
+    store: SnapshotStore,
+    snapshots: Mapping[str, SnapshotRef],
+    scores: pl.DataFrame,
+    as_of: str,
+) -> pl.DataFrame:
+    """Scores joined with the labels that have matured by `as_of`."""
+    newest = keys.shift(as_of, -max(spec.label.maturity, spec.tables[spec.label.table].lag), spec.granularity)
+    table = snapshots[spec.label.table]
+    held = store.partitions(table)
+    mature = [key for key in scores.get_column("partition").unique().sort() if key <= newest and key in held]
+    labels = labelled(spec, store.scan(table, mature)).collect()
+    return scores.filter(pl.col("partition").is_in(mature)).join(labels, on=list(spec.rows.key), how="inner")
+
+
+def _metric(spec: UseCase, rows: pl.DataFrame) -> float | None:
+    if rows.height < _FEWEST_LABELS:
+        return None
+    names = score_columns(spec)
+    scores = rows.select(names).to_numpy()
+    values = metrics(
+        spec.label.task,
+        rows.get_column("label").to_numpy(),
+        scores if len(names) > 1 else scores[:, 0],
+        len(spec.label.classes) or None,
+    )
+    found = values[spec.gates.metric]
+    return None if math.isnan(found) else found  # NaN: one class only
+
+
+def _new_labels(spec: UseCase, store: SnapshotStore, snapshot: SnapshotRef, seen: str, as_of: str) -> int:
+    """Matured labels newer than everything that the champion was trained or judged on."""
+    newest = keys.shift(as_of, -max(spec.label.maturity, spec.tables[spec.label.table].lag), spec.granularity)
+    mature = [key for key in store.partitions(snapshot) if seen < key <= newest]
+    rows = store.scan(snapshot, mature, [spec.label.column]).filter(pl.col(spec.label.column).is_not_null())
+    return int(rows.select(pl.len()).collect().item())
+
+
+def drift_report(
+    spec: UseCase,
+    store: SnapshotStore,
+    registry: ModelRegistry,
+    reporter: DriftReporter,
+    observations: Observations,
+    reports: Path,
+) -> Path:
+    """Writes the report that people read: the champion's training sample against a sample of the window."""
+    snapshots = heads(spec, store, list(dict.fromkeys(("rows", *spec.context))))
+    held = store.partitions(snapshots["rows"])
+    present = [seen.partition for seen in observations.window if seen.partition in held]
+    if not present:
+        raise NotFoundError(explain(f"{spec.name}: drift report", "no partition of the window is published"))
+    features = build_features(spec, store, snapshots, present).collect()
+    current = sample(features, list(spec.rows.key), spec.drift.report_rows).select(spec.features.columns)
+    reference = pl.read_parquet(registry.fetch(observations.champion) / SAMPLE)
+    html = reports / spec.name / "drift" / f"{observations.as_of}-champion-{observations.champion.version}.html"
+    html.parent.mkdir(parents=True, exist_ok=True)
+    reporter.write(spec, reference, current, html)
+    return html
+
+
+def decisions(store: SnapshotStore) -> list[RetrainDecision]:
+    """The decision log, in the order of the partitions that were decided on."""
+    head = store.head(DECISIONS)
+    if head is None:
+        return []
+    entries = store.scan(head).collect().get_column("decision")
+    log = [RetrainDecision.model_validate_json(text) for text in entries]
+    return sorted(log, key=lambda entry: (entry.as_of, entry.champion, entry.id))
+
+
+def decide(spec: UseCase, store: SnapshotStore, observations: Observations, run: RunInfo) -> RetrainDecision:
+    """Decides, and appends the decision with its evidence to the log; a repeat appends nothing.
+
+    A backfill is decided too (it never says yes) and is not kept apart from a night of the same outcome.
+    """
+    past = [entry for entry in decisions(store) if entry.as_of <= observations.as_of]
+    decision = decide_retraining(observations, spec, past=past, backfill=run.backfill)
+    kept = {entry.id: entry for entry in past}
+    if decision.id in kept:
+        return kept[decision.id]
+    frame = pl.DataFrame(
+        {
+            "as_of": [decision.as_of],
+            "retrain": [decision.retrain],
+            "reasons": ["; ".join(decision.reasons)],
+            "decision": [decision.model_dump_json()],
+            "evidence": [observations.model_dump_json(exclude={"report_html"})],
+            "policy": [hashlib.sha256(spec.retraining.model_dump_json().encode()).hexdigest()],
+        }
+    )
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", decision.id)
+    staged = store.stage(DECISIONS, name, frame)
+    report = ValidationReport(
+        use_case=spec.name,
+        table=DECISIONS,
+        partition=name,
+        digest=staged.digest,
+        suite=f"{spec.name}.retraining",
+        suite_digest=hashlib.sha256(spec.retraining.model_dump_json().encode()).hexdigest(),
+        rows=1,
+        passed=True,
+        checks=(Check(name="decided_by_policy", passed=True, observed="; ".join(decision.reasons)),),
+    )
+    store.publish(DECISIONS, [staged], [report], run, absent=True)
+    return decision

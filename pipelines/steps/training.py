@@ -1,0 +1,268 @@
+"""Train: pinned training set -> teacher, student, int8 -> evaluation against the champion on the same holdout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from pipelines import artifacts
+from pipelines import partitions as keys
+from pipelines.errors import IntegrityError, TrainingError, explain
+from pipelines.failpoints import failpoint
+from pipelines.metrics import GREATER_IS_BETTER, metrics
+from pipelines.ports import DriftDetector, ModelRegistry, SnapshotStore, Trainer
+from pipelines.records import Evaluation, ModelRef, RunInfo, Scorecard, SnapshotRef, TrainedModel, TrainingSet
+from pipelines.scoring.engine import Engine
+from pipelines.spec import UseCase
+from pipelines.steps.features import build_features, labelled
+from pipelines.steps.scoring import heads
+
+PARTS = ("train", "validation", "holdout")
+SAMPLE = "reference_sample.parquet"
+#: Seed of the row hash that chooses the reference sample; a number of its own, so that no other choice correlates.
+_SAMPLE_SEED = 20130901
+_CHUNK = 64
+
+
+def mature_partitions(spec: UseCase, rows: Sequence[str], labels: Sequence[str], as_of: str) -> list[str]:
+    """Partitions of `rows` whose labels had arrived and matured when `as_of` was the newest partition."""
+    wait = max(spec.label.maturity, spec.tables[spec.label.table].lag)
+    newest = keys.shift(as_of, -wait, spec.granularity)
+    return sorted(key for key in set(rows) & set(labels) if key <= newest)
+
+
+def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Path) -> TrainingSet:
+    """Writes train, validation and holdout, split by time, from published snapshots alone.
+
+    What failed validation or lies in quarantine was never published, so it cannot be read here.
+
+    Args:
+        as_of: the newest partition that may be used; labels must have matured by then.
+        work: folder under which the training set gets a folder named by its digest.
+
+    Raises:
+        TrainingError: too few matured partitions or rows.
+    """
+    tables = dict.fromkeys(("rows", spec.label.table, *spec.context))
+    snapshots = heads(spec, store, list(tables))
+    usable = mature_partitions(
+        spec,
+        list(store.partitions(snapshots["rows"])),
+        list(store.partitions(snapshots[spec.label.table])),
+        as_of,
+    )
+    usable = usable[-spec.training.history :] if spec.training.history else usable
+    split = _split(spec, usable, as_of)
+    folder = work / spec.name / "sets" / f"building-{as_of}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    rows = {part: _write_part(spec, store, snapshots, split[part], folder / f"{part}.parquet") for part in PARTS}
+    if sum(rows.values()) < spec.training.min_rows or not all(rows.values()):
+        raise TrainingError(
+            explain(
+                f"{spec.name}: training set as of {as_of}",
+                f"{rows} labelled rows",
+                allowed=f"at least {spec.training.min_rows} in all, and some in each part",
+                remedy="wait for more labels",
+            )
+        )
+    names = [*(f"{part}.parquet" for part in PARTS), SAMPLE]
+    _write_sample(spec, folder)
+    digest = hashlib.sha256("".join(_sha256(folder / name) for name in names).encode()).hexdigest()
+    final = folder.parent / digest[:16]
+    shutil.rmtree(final, ignore_errors=True)
+    folder.rename(final)
+    return TrainingSet(
+        use_case=spec.name,
+        folder=str(final),
+        as_of=as_of,
+        snapshots=tuple(snapshots.values()),
+        train=(split["train"][0], split["train"][-1]),
+        validation=(split["validation"][0], split["validation"][-1]),
+        holdout=(split["holdout"][0], split["holdout"][-1]),
+        rows=rows,
+        digest=digest,
+    )
+
+
+def _split(spec: UseCase, usable: Sequence[str], as_of: str) -> dict[str, Sequence[str]]:
+    held, checked = spec.training.holdout, spec.training.validation
+    if len(usable) <= held + checked:
+        raise TrainingError(
+            explain(
+                f"{spec.name}: training set as of {as_of}",
+                f"{len(usable)} partitions have rows and matured labels",
+                allowed=f"more than validation ({checked}) + holdout ({held})",
+                remedy="ingest more history, or shorten training.validation and training.holdout",
+            )
+        )
+    return {
+        "train": usable[: -held - checked],
+        "validation": usable[-held - checked : -held],
+        "holdout": usable[-held:],
+    }
+
+
+def _write_part(
+    spec: UseCase, store: SnapshotStore, snapshots: Mapping[str, SnapshotRef], chosen: Sequence[str], path: Path
+) -> int:
+    """Features joined with labels by key, in partition order; rows without a label are left out."""
+    pieces = []
+    for start in range(0, len(chosen), _CHUNK):  # the context of one chunk at a time keeps memory flat
+        chunk = chosen[start : start + _CHUNK]
+        features = build_features(spec, store, snapshots, chunk)
+        labels = labelled(spec, store.scan(snapshots[spec.label.table], chunk))
+        on = list(spec.rows.key)
+        pieces.append(features.join(labels, on=on, how="inner", maintain_order="left").collect())
+    frame = pl.concat(pieces)
+    frame.write_parquet(path, compression="zstd")
+    return frame.height
+
+
+def _write_sample(spec: UseCase, folder: Path) -> None:
+    """Rows of the training period, chosen by a hash of the key, for reports that people read."""
+    train = pl.scan_parquet(folder / "train.parquet").select(*spec.rows.key, *spec.features.columns)
+    chosen = sample(train.collect(), list(spec.rows.key), spec.drift.report_rows)
+    chosen.select(spec.features.columns).write_parquet(folder / SAMPLE, compression="zstd")
+
+
+def sample(frame: pl.DataFrame, key: Sequence[str], rows: int) -> pl.DataFrame:
+    """At most `rows` rows, the same ones every time: those with the smallest hash of the key."""
+    ranked = frame.with_columns(frame.select(key).hash_rows(seed=_SAMPLE_SEED).alias("__rank"))
+    return ranked.sort("__rank").head(rows).drop("__rank")
+
+
+def train(
+    spec: UseCase,
+    trainer: Trainer,
+    registry: ModelRegistry,
+    drift: DriftDetector,
+    training_set: TrainingSet,
+    run: RunInfo,
+    work: Path,
+) -> TrainedModel:
+    """Trains on a training set and stores the sealed artifact in the registry's run.
+
+    The same training set, spec and code give the same key; a retry finds its own run again, and an artifact that
+    was sealed before the retry is not trained a second time.
+    """
+    begun = time.monotonic()
+    data = Path(training_set.folder)
+    told = spec.model_dump_json(include={"name", "label", "features", "training", "drift"})
+    training_key = hashlib.sha256(f"{training_set.digest}{told}{run.code_version}".encode()).hexdigest()
+    run_id = registry.start_training(
+        spec,
+        {
+            "overnight.training_key": training_key,
+            "overnight.training_set": training_set.digest,
+            "overnight.as_of": training_set.as_of,
+            "overnight.snapshots": " ".join(ref.id for ref in training_set.snapshots),
+            "overnight.train": "..".join(training_set.train),
+            "overnight.validation": "..".join(training_set.validation),
+            "overnight.holdout": "..".join(training_set.holdout),
+            "overnight.code_version": run.code_version,
+            "overnight.dag_run": f"{run.dag_id}/{run.run_id}",
+            "overnight.spec": spec.digest,
+            "overnight.seed": str(spec.training.seed),
+        },
+    )
+    folder = work / spec.name / "artifacts" / training_key[:16]
+    if not _sealed(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        trainer.train(spec, data, folder, lambda values: registry.log_progress(run_id, values))
+        _freeze_reference(spec, drift, data, folder)
+        (folder / "provenance.json").write_text(training_set.model_dump_json(exclude={"folder"}, indent=2), "utf-8")
+        artifacts.seal(folder)
+    digest = artifacts.seal(folder)
+    cards = read_scorecards(folder)
+    flat = {f"{card.model}_{name}": value for card in cards for name, value in card.metrics.items()}
+    registry.log_artifact(run_id, folder, flat)
+    failpoint("train.logged")
+    return TrainedModel(
+        folder=str(folder),
+        digest=digest,
+        run_id=run_id,
+        training_set=training_set,
+        scorecards=cards,
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _sealed(folder: Path) -> bool:
+    """Whether an earlier try got as far as sealing, and nothing changed since."""
+    digests = folder / artifacts.DIGESTS
+    if not digests.is_file():
+        return False
+    try:
+        artifacts.verify(folder, _sha256(digests))
+    except IntegrityError:
+        return False
+    return True
+
+
+def read_scorecards(folder: Path) -> tuple[Scorecard, ...]:
+    """The holdout scorecards that a training wrote."""
+    raw = json.loads((folder / "scorecards.json").read_text("utf-8"))
+    return tuple(Scorecard.model_validate(card) for card in raw)
+
+
+def _freeze_reference(spec: UseCase, drift: DriftDetector, data: Path, folder: Path) -> None:
+    """Reference of inputs: the training rows. Of scores: the holdout, which the model was not trained on."""
+    train_rows = pl.read_parquet(data / "train.parquet", columns=list(spec.features.columns))
+    holdout = pl.read_parquet(data / "holdout.parquet", columns=list(spec.features.columns))
+    scores = Engine(folder, tile_rows=spec.scoring.tile_rows).score(holdout)
+    watched = pl.Series("score", scores if scores.ndim == 1 else scores.max(axis=1))
+    reference = drift.reference(spec, train_rows, watched)
+    (folder / "reference.json").write_text(reference.model_dump_json(), "utf-8")
+    shutil.copyfile(data / SAMPLE, folder / SAMPLE)
+
+
+def evaluate(spec: UseCase, registry: ModelRegistry, champion: ModelRef | None, trained: TrainedModel) -> Evaluation:
+    """Scores the holdout with the challenger's served graph and the champion's, and compares both.
+
+    Raises:
+        IntegrityError: an artifact is not what was sealed.
+        SchemaMismatch: the champion needs a feature that the holdout does not have.
+    """
+    artifacts.verify(Path(trained.folder), trained.digest)
+    holdout = pl.read_parquet(Path(trained.training_set.folder) / "holdout.parquet")
+    metric = spec.gates.metric
+    cards = {card.model: card for card in trained.scorecards}
+    return Evaluation(
+        use_case=spec.name,
+        metric=metric,
+        greater_is_better=GREATER_IS_BETTER[metric],
+        holdout=trained.training_set.holdout,
+        rows=holdout.height,
+        challenger=_scorecard(spec, "challenger", Path(trained.folder), holdout),
+        champion=_scorecard(spec, "champion", registry.fetch(champion), holdout) if champion else None,
+        champion_version=champion.version if champion else None,
+        others=tuple(cards.values()),
+    )
+
+
+def _scorecard(spec: UseCase, name: str, folder: Path, holdout: pl.DataFrame) -> Scorecard:
+    engine = Engine(folder, tile_rows=spec.scoring.tile_rows)
+    begun = time.perf_counter()
+    scores = engine.score(holdout)
+    seconds = time.perf_counter() - begun
+    labels = holdout.get_column("label").to_numpy()
+    return Scorecard(
+        model=name,
+        rows=holdout.height,
+        metrics=metrics(spec.label.task, labels, scores, len(spec.label.classes) or None),
+        rows_per_second=holdout.height / seconds if seconds > 0 else None,
+        bytes=(folder / "model.onnx").stat().st_size,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,298 @@
+"""The contract of `SnapshotStore`, run on every backend."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.errors import AuditError, ConflictError, IntegrityError, NotFoundError, SchemaMismatch
+from pipelines.ports import SnapshotStore
+from pipelines.records import Check, SnapshotRef
+from tests.contracts.stores import BACKENDS, RUN, audit, content, frame, open_store, put
+
+
+@pytest.fixture(params=BACKENDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> SnapshotStore:
+    return open_store(request.param, tmp_path)
+
+
+def test_a_staged_partition_is_invisible_until_it_is_published(store: SnapshotStore) -> None:
+    staged = store.stage("rows", "2013-01-01", frame(1, 2))
+    assert store.head("rows") is None
+    store.publish("rows", [staged], [audit(staged)], RUN)
+    assert content(store) == {"2013-01-01": [1.0, 2.0]}
+
+
+def test_the_same_frame_gives_the_same_digest_and_another_frame_another(store: SnapshotStore) -> None:
+    first, again, other = (store.stage("rows", "2013-01-01", frame(*v)) for v in ((1, 2), (1, 2), (1, 3)))
+    assert first.digest == again.digest != other.digest
+
+
+def test_publishing_the_same_bytes_again_makes_no_commit(store: SnapshotStore) -> None:
+    first = put(store, "2013-01-01", 1, 2)
+    again = put(store, "2013-01-01", 1, 2)
+    assert again.snapshot == first.snapshot
+    assert not again.published
+    assert [part.partition for part in again.unchanged] == ["2013-01-01"]
+    assert len(store.history("rows")) == 1
+
+
+def test_a_restated_partition_replaces_its_rows_and_the_old_snapshot_still_reads(store: SnapshotStore) -> None:
+    old = put(store, "2013-01-01", 1, 2).snapshot
+    put(store, "2013-01-02", 5)
+    new = put(store, "2013-01-01", 3).snapshot
+    assert content(store) == {"2013-01-01": [3.0], "2013-01-02": [5.0]}
+    assert store.scan(old).collect().get_column("value").to_list() == [1.0, 2.0]
+    assert new.version > old.version
+
+
+def test_going_back_to_earlier_bytes_is_a_new_commit(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 1)
+    put(store, "2013-01-01", 2)
+    put(store, "2013-01-01", 1)
+    assert content(store) == {"2013-01-01": [1.0]}
+    assert len(store.history("rows")) == 3
+
+
+def test_many_partitions_are_published_in_one_commit_with_every_audit(store: SnapshotStore) -> None:
+    staged = [store.stage("rows", f"2013-01-{day:02d}", frame(day)) for day in range(1, 11)]
+    done = store.publish("rows", staged, [audit(part) for part in staged], RUN, provenance={"why": "history"})
+    (commit,) = store.history("rows")
+    assert commit.version == done.snapshot.version
+    assert commit.provenance == {"why": "history"}
+    assert commit.run == RUN
+    assert commit.partitions == {part.partition: part.digest for part in staged}
+    assert {name: entry.rows for name, entry in commit.audits.items()} == {part.partition: 1 for part in staged}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"passed": False},
+        {"digest": "0" * 64},
+        {"partition": "2013-01-02"},
+        {"table": "labels"},
+        {"use_case": "other"},
+        {"rows": 99},
+        {"checks": ()},
+        {"checks": (Check(name="x", passed=False, observed="no"),)},
+    ],
+    ids=lambda spoil: next(iter(spoil)),
+)
+def test_publishing_without_a_passing_audit_of_exactly_these_bytes_is_refused(
+    store: SnapshotStore, spoil: dict[str, object]
+) -> None:
+    staged = store.stage("rows", "2013-01-01", frame(1))
+    with pytest.raises(AuditError):
+        store.publish("rows", [staged], [audit(staged).model_copy(update=spoil)], RUN)
+    with pytest.raises(AuditError):
+        store.publish("rows", [staged], [], RUN)
+    assert store.head("rows") is None
+
+
+def test_a_staged_file_that_changed_after_its_audit_is_refused(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 1)
+    staged = store.stage("rows", "2013-01-01", frame(2))
+    path = Path(staged.path)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(bytes(raw))
+    with pytest.raises(IntegrityError):
+        store.publish("rows", [staged], [audit(staged)], RUN)
+    assert content(store) == {"2013-01-01": [1.0]}
+
+
+def test_a_partition_with_other_columns_is_refused_and_names_them(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 1)
+    staged = store.stage("rows", "2013-01-02", pl.DataFrame({"key": ["k"], "surprise": [1.0]}))
+    with pytest.raises(SchemaMismatch, match="surprise"):
+        store.publish("rows", [staged], [audit(staged)], RUN)
+    assert content(store) == {"2013-01-01": [1.0]}
+
+
+def test_a_partition_with_another_column_type_is_refused(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 1)
+    staged = store.stage("rows", "2013-01-02", pl.DataFrame({"key": ["k"], "value": ["text"]}))
+    with pytest.raises(SchemaMismatch, match="value"):
+        store.publish("rows", [staged], [audit(staged)], RUN)
+
+
+def test_absent_publishes_once_and_refuses_other_bytes(store: SnapshotStore) -> None:
+    first = store.stage("log", "e000001", frame(1))
+    store.publish("log", [first], [audit(first)], RUN, absent=True)
+    again = store.stage("log", "e000001", frame(1))
+    assert store.publish("log", [again], [audit(again)], RUN, absent=True).unchanged
+    other = store.stage("log", "e000001", frame(2))
+    with pytest.raises(ConflictError):
+        store.publish("log", [other], [audit(other)], RUN, absent=True)
+
+
+def test_of_many_promoters_of_one_epoch_one_wins_and_the_others_are_told(store: SnapshotStore) -> None:
+    put(store, "e000000", 0, table="log")
+    barrier = threading.Barrier(6)
+    outcomes: list[str] = []
+
+    def promote(number: int) -> None:
+        staged = store.stage("log", "e000001", frame(number))
+        barrier.wait()
+        try:
+            store.publish("log", [staged], [audit(staged)], RUN, absent=True)
+            outcomes.append(f"won {number}")
+        except ConflictError:
+            outcomes.append("lost")
+
+    threads = [threading.Thread(target=promote, args=(number,)) for number in range(1, 7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [outcome for outcome in outcomes if outcome != "lost"]
+    assert len(winners) == 1
+    assert len(outcomes) == 6
+    assert content(store, "log")["e000001"] == [float(winners[0].split()[1])]
+
+
+def test_concurrent_publishes_of_different_partitions_all_succeed(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 0)
+    barrier = threading.Barrier(6)
+    failures: list[BaseException] = []
+
+    def publish(day: int) -> None:
+        staged = store.stage("rows", f"2013-01-{day:02d}", frame(day))
+        barrier.wait()
+        try:
+            store.publish("rows", [staged], [audit(staged)], RUN)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=publish, args=(day,)) for day in range(2, 8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert content(store) == {f"2013-01-{day:02d}": [float(day if day > 1 else 0)] for day in range(1, 8)}
+
+
+def test_a_publish_that_was_prepared_before_another_won_is_refused(
+    store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interleaving that threads seldom hit: both prepare, one commits, then the other commits."""
+    put(store, "2013-01-01", 1)
+    rival = store.stage("rows", "2013-01-01", frame(2))
+    mine = store.stage("rows", "2013-01-01", frame(3))
+
+    def rival_first(name: str) -> None:
+        if name == "publish.linked":
+            monkeypatch.setattr("pipelines.backends.delta.failpoint", lambda _: None)
+            store.publish("rows", [rival], [audit(rival)], RUN)
+
+    monkeypatch.setattr("pipelines.backends.delta.failpoint", rival_first)
+    with pytest.raises(ConflictError):
+        store.publish("rows", [mine], [audit(mine)], RUN)
+    assert content(store) == {"2013-01-01": [2.0]}
+
+
+def test_scan_reads_partitions_and_columns_and_names_what_is_missing(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 1)
+    head = put(store, "2013-01-02", 2, 3).snapshot
+    picked = store.scan(head, ["2013-01-02"], ["value"]).collect()
+    assert picked.columns == ["partition", "value"]
+    assert picked.rows() == [("2013-01-02", 2.0), ("2013-01-02", 3.0)]
+    assert store.scan(head, []).collect().height == 0
+    assert store.scan(head, [], ["value"]).collect().columns == ["partition", "value"]
+    with pytest.raises(NotFoundError, match="2013-01-09"):
+        store.scan(head, ["2013-01-09"])
+
+
+def test_an_empty_partition_is_published_visibly(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 1)
+    head = put(store, "2013-01-02").snapshot
+    assert store.partitions(head)["2013-01-02"].rows == 0
+
+
+def test_a_snapshot_that_never_was_is_not_found(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 1)
+    for wrong in (
+        SnapshotRef(store="delta", use_case="uc", table="rows", version=99),
+        SnapshotRef(store="delta", use_case="uc", table="nothing", version=1),
+        SnapshotRef(store="delta", use_case="other", table="rows", version=1),
+    ):
+        with pytest.raises(NotFoundError):
+            store.partitions(wrong)
+
+
+@pytest.mark.parametrize("name", ["../rows", "a/b", "", "..", "%2e%2e", "a\0b", "x" * 200, "/etc"])
+def test_names_that_could_leave_the_folder_are_refused(store: SnapshotStore, name: str) -> None:
+    with pytest.raises(NotFoundError):
+        store.stage("rows", name, frame(1))
+    with pytest.raises(NotFoundError):
+        store.head(name)
+
+
+def test_quarantine_keeps_the_report_and_the_original_and_is_never_data(store: SnapshotStore, tmp_path: Path) -> None:
+    original = tmp_path / "rows.csv"
+    original.write_text("broken")
+    staged = store.stage("rows", "2013-01-01", frame(1))
+    report = audit(staged, passed=False)
+    entry = store.quarantine(report, staged, [original])
+    assert (Path(entry.folder) / "rows.csv").read_text() == "broken"
+    assert store.quarantined("rows") == [entry]
+    assert store.quarantine(report, None, [original]) == entry
+    assert store.head("rows") is None
+
+
+def test_a_discarded_partition_cannot_be_published(store: SnapshotStore) -> None:
+    staged = store.stage("rows", "2013-01-01", frame(1))
+    store.discard(staged)
+    store.discard(staged)
+    with pytest.raises(NotFoundError):
+        store.publish("rows", [staged], [audit(staged)], RUN)
+
+
+def test_a_publish_repeated_after_its_commit_finds_its_own_rows(store: SnapshotStore) -> None:
+    """What a retry sees when the worker died after the commit: the staged file is gone, the rows are there."""
+    staged = store.stage("rows", "2013-01-01", frame(1))
+    first = store.publish("rows", [staged], [audit(staged)], RUN)
+    again = store.publish("rows", [staged], [audit(staged)], RUN)
+    assert again.snapshot == first.snapshot
+    assert again.unchanged == first.published
+
+
+_DAYS = ["2013-01-01", "2013-01-02", "2013-01-03"]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(_DAYS)))
+def test_the_order_of_publishes_does_not_matter(store: SnapshotStore, order: tuple[str, ...]) -> None:
+    for day in order:
+        put(store, day, int(day[-1]))
+    assert content(store) == {day: [float(day[-1])] for day in _DAYS}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    plan=st.lists(
+        st.tuples(st.sampled_from(_DAYS), st.lists(st.integers(0, 3), max_size=3)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_any_sequence_of_publishes_reads_like_a_dictionary(
+    backend: str, tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[str, list[int]]]
+) -> None:
+    store = open_store(backend, tmp_path_factory.mktemp("plan"))
+    model: dict[str, list[float]] = {}
+    for day, values in plan:
+        put(store, day, *values)
+        model[day] = [float(value) for value in values]
+        head = store.head("rows")
+        assert head is not None
+        assert {key: part.rows for key, part in store.partitions(head).items()} == {k: len(v) for k, v in model.items()}
+    assert content(store) == {day: values for day, values in model.items() if values}
