@@ -35,9 +35,7 @@ def start(key: str, granularity: Granularity) -> datetime:
         except ValueError:
             pass
     example = "2013-09-01" if granularity == "day" else "2013-09-01T05"
-    raise SpecError(
-        explain("partition", f"{key!r} is not a {granularity} key", allowed=f"keys like {example} (UTC)")
-    )
+    raise SpecError(explain("partition", f"{key!r} is not a {granularity} key", allowed=f"keys like {example} (UTC)"))
 
 
 def end(key: str, granularity: Granularity) -> datetime:

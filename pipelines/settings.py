@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     """MLflow's tracking server; an SQLite file under `home` when not given."""
     code_version: str | None = None
     """Stated by images, which have no git folder."""
+    warm: bool = True
+    """Whether schedulers and Celery workers import once what their tasks need (see `pipelines.warm`)."""
 
     @cached_property
     def landing_zone(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from pipelines import partitions
 from pipelines.errors import SpecError, explain
 from pipelines.partitions import Granularity
 
@@ -33,7 +35,7 @@ _DEFAULT_SUITES = "../expectations"
 class SpecModel(BaseModel):
     """The base of everything in a spec: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Column(SpecModel):
@@ -284,6 +286,8 @@ class UseCase(SpecModel):
     schedule: str
     """Cron (UTC) of the ingest run that takes the partition which has just ended."""
     monitor_schedule: str
+    until: str | None = None
+    """The last partition that the source delivers, once it has stopped: no run is scheduled for a later one."""
     tables: dict[Name, Table]
     label: Label
     features: Features
@@ -312,6 +316,11 @@ class UseCase(SpecModel):
 
     @model_validator(mode="after")
     def _refers(self) -> UseCase:
+        if self.until is not None:
+            try:
+                partitions.start(self.until, self.granularity)
+            except SpecError as error:
+                raise ValueError(f"until: {error}") from None
         needed = {"tables": ("rows", self.label.table), "features.context": self.features.context}
         for field, names in needed.items():
             for name in names:
@@ -353,9 +362,9 @@ class _SafeLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := {key for key in keys if keys.count(key) > 1}:
-            raise yaml.YAMLError(f"key given twice: {', '.join(sorted(map(str, twice)))}")
+        times = Counter(str(key.value) for key, _ in node.value)
+        if twice := sorted(key for key, count in times.items() if count > 1):
+            raise yaml.YAMLError(f"key given twice: {', '.join(twice)}")
         return super().construct_mapping(node, deep)
 
 
@@ -366,7 +375,7 @@ def _read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text("utf-8"), Loader=_SafeLoader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
         raise SpecError(explain(str(path), "there is no such file", remedy="check the use case's name")) from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: bad UTF-8, a date that does not exist
         raise SpecError(explain(str(path), f"not a YAML file that a spec may be: {error}")) from None
 
 

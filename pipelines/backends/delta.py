@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pipelines.errors import AuditError, ConflictError, IntegrityError, NotFoundError, SchemaMismatch, explain
+from pipelines.audits import audits_of
+from pipelines.backends.delta_quarantine import list_set_aside, set_aside
+from pipelines.errors import ConflictError, IntegrityError, NotFoundError, SchemaMismatch, explain
 from pipelines.failpoints import failpoint
 from pipelines.records import (
     Audit,
@@ -119,9 +121,7 @@ class DeltaStore:
         provenance: Mapping[str, object] | None = None,
         absent: bool = False,
     ) -> Publication:
-        if not staged:
-            raise AuditError(explain(f"{self._use_case}/{table}", "a publish of no partition at all"))
-        audits = self._audited(table, staged, reports)
+        audits = audits_of(self._use_case, table, staged, reports)
         for part in staged:
             if _sha256(self._locate(part)) != part.digest:
                 raise IntegrityError(
@@ -155,36 +155,6 @@ class DeltaStore:
             published=tuple(done[name] for name in sorted(names)),
             unchanged=tuple(done[name] for name in sorted(done.keys() - names)),
         )
-
-    def _audited(
-        self, table: str, staged: Sequence[StagedPartition], reports: Sequence[ValidationReport]
-    ) -> dict[str, Audit]:
-        if len(staged) != len(reports):
-            raise AuditError(explain(f"{self._use_case}/{table}", f"{len(staged)} partitions, {len(reports)} audits"))
-        if len({part.partition for part in staged}) != len(staged):
-            raise AuditError(explain(f"{self._use_case}/{table}", "a partition is staged twice in one publish"))
-        audits: dict[str, Audit] = {}
-        for part, report in zip(staged, reports, strict=True):
-            if (part.use_case, part.table) != (self._use_case, table):
-                raise AuditError(explain(self._where(part), f"staged for another table than {table}"))
-            if (report.use_case, report.table, report.partition) != (part.use_case, part.table, part.partition):
-                raise AuditError(explain(self._where(part), f"the audit is of {report.table}/{report.partition}"))
-            if report.digest != part.digest or report.rows != part.rows:
-                raise AuditError(explain(self._where(part), "the audit is of other bytes", remedy="validate again"))
-            if not report.passed or report.failed:
-                failed = ", ".join(check.name for check in report.failed)
-                raise AuditError(explain(self._where(part), f"the audit did not pass ({failed})"))
-            if not report.checks:
-                raise AuditError(explain(self._where(part), "the audit checked nothing"))
-            audits[part.partition] = Audit(
-                digest=hashlib.sha256(report.model_dump_json(exclude={"html"}).encode()).hexdigest(),
-                suite=report.suite,
-                suite_digest=report.suite_digest,
-                checks=len(report.checks),
-                rows=report.rows,
-                sources=report.sources,
-            )
-        return audits
 
     def _refuse_losers(
         self,
@@ -278,33 +248,13 @@ class DeltaStore:
         self, report: ValidationReport, staged: StagedPartition | None, originals: Sequence[Path]
     ) -> Quarantined:
         parent = self._root / "_quarantine" / _checked(_TABLE, report.table, "table")
-        folder = parent / _checked(_KEY, report.partition, "partition") / report.digest
-        entry = Quarantined(
-            use_case=self._use_case,
-            table=report.table,
-            partition=report.partition,
-            report=report,
-            folder=str(folder),
-        )
-        if not (folder / "quarantined.json").exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
-            for original in originals:
-                shutil.copyfile(original, temporary / original.name)
-            (temporary / "quarantined.json").write_text(entry.model_dump_json(indent=2), "utf-8")
-            failpoint("quarantine.written")
-            try:
-                temporary.rename(folder)
-            except OSError:  # the same bytes were quarantined by another run in the meantime
-                shutil.rmtree(temporary)
+        entry = set_aside(parent / _checked(_KEY, report.partition, "partition"), report, originals)
         if staged is not None:
             self.discard(staged)
         return entry
 
     def quarantined(self, table: str) -> list[Quarantined]:  # noqa: D102
-        folder = self._root / "_quarantine" / _checked(_TABLE, table, "table")
-        found = sorted(folder.glob("[!.]*/[!.]*/quarantined.json"))
-        return [Quarantined.model_validate_json(path.read_text("utf-8")) for path in found]
+        return list_set_aside(self._root / "_quarantine" / _checked(_TABLE, table, "table"))
 
     # -- reading -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,61 @@
+"""The rollback DAG: an earlier champion becomes the champion again, by hand."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param, TaskGroup, get_current_context
+
+from pipelines.records import Promotion
+from pipelines.spec import UseCase
+from usecase_dags.context import open_runtime, param
+from usecase_dags.shared import champion_asset, dag_options, reason_param
+from usecase_dags.steps import MODEL, made, step
+
+_DOC = """\
+Makes an earlier champion the champion again, its drift reference with it. By hand, with a form.
+
+**What it does.** `rollback` verifies the earlier version's artifact against its digests and appends one entry to the
+promotion log, which is never rewritten. Predictions that are published stay; to score partitions again with the
+restored champion, run `{name}_score` with its version.
+
+**When it fails.** The message names the versions that may be rolled back to: only one that was champion before. A
+conflict with a promotion at the same moment is retried.
+"""
+
+
+def build(spec: UseCase) -> DAG:
+    """`<use case>_rollback`."""
+    champion = champion_asset(spec)
+
+    @step(outlets=[champion], links=(MODEL,))
+    def rollback() -> Promotion:
+        runtime = open_runtime(spec)
+        entry = runtime.rollback(param("to"), param("reason"))
+        made(MODEL, runtime.registry.url(runtime.registry.get(entry.version).run_id))
+        get_current_context()["outlet_events"][champion].extra = {
+            "model_version": entry.version,
+            "previous": entry.previous,
+            "epoch": entry.epoch,
+            "partition": entry.as_of,
+        }
+        return entry
+
+    with (
+        DAG(
+            **dag_options(spec, "rollback", _DOC.format(name=spec.name)),
+            schedule=None,
+            params={
+                "to": Param(
+                    None,
+                    type=["null", "integer"],
+                    minimum=1,
+                    title="Model version",
+                    description="The version to go back to. Empty: the champion before the present one.",
+                ),
+                "reason": reason_param(None, "Why; kept in the promotion log. Required."),
+            },
+            max_active_runs=1,
+        ) as dag,
+        TaskGroup(group_id="champion", tooltip="the promotion log"),
+    ):
+        rollback()
+    return dag

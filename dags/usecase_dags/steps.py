@@ -1,0 +1,119 @@
+"""`@step`: one step of the chain as an Airflow task.
+
+A step returns a record. The task returns {"record": <the record as JSON>, "seconds": {"import", "work"}}, links
+what it made, and fails at once, without retries, when a retry cannot help.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote, urlsplit
+
+import attrs
+from airflow.sdk import BaseOperatorLink, get_current_context
+from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowFailException
+from pydantic import BaseModel
+
+from pipelines.errors import TerminalError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.bases.decorator import TaskDecorator
+    from airflow.sdk.types import TaskInstanceKey
+
+    from pipelines.records import SnapshotRef
+
+
+@attrs.define(frozen=True)
+class MadeLink(BaseOperatorLink):
+    """A button on the task that opens what it made. The task stores the URL when it ends, failed or not."""
+
+    name: str  # type: ignore[misc]
+    key: str
+
+    @property
+    def xcom_key(self) -> str:
+        """Where the URL is kept."""
+        return f"link_{self.key}"
+
+    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 (Airflow's signature)
+        """The URL that the step gave with `made`; empty when it made nothing of the kind."""
+        return getattr(operator, "made", {}).get(self.key, "")
+
+
+SNAPSHOT = MadeLink("Snapshot", "snapshot")
+VALIDATION = MadeLink("Validation report", "validation")
+DRIFT = MadeLink("Drift report", "drift")
+MODEL = MadeLink("MLflow run", "model")
+
+
+def made(link: MadeLink, url: str | None) -> None:
+    """Puts a URL behind one of the running task's links; None changes nothing."""
+    if url:
+        get_current_context()["task"].made[link.key] = url
+
+
+def _base() -> str:
+    return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/") + "/overnight"
+
+
+def report_url(path: str | None, root: Any) -> str | None:
+    """The URL of an HTML report below `root`, as the plugin overnight_reports serves it."""
+    if path is None:
+        return None
+    relative = path.removeprefix(str(root)).lstrip("/")
+    return f"{_base()}/reports/{quote(relative)}"
+
+
+def snapshot_url(ref: SnapshotRef) -> str:
+    """The URL of the page that shows a snapshot."""
+    return f"{_base()}/snapshots/{quote(ref.use_case)}/{quote(ref.table)}/{ref.version}"
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple | list):
+        return [_as_json(item) for item in value]
+    return value
+
+
+class StepOperator(DecoratedOperator):
+    """Runs one step; see the module."""
+
+    custom_operator_name = "@step"
+    ui_color: ClassVar[str] = "#dfe9f7"
+
+    def __init__(self, *, links: Collection[MadeLink] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.operator_extra_links = tuple(links)
+        self.made: dict[str, str] = {}
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 (the step asks for its context)
+        """Imports, then works; both are timed.
+
+        Raises:
+            AirflowFailException: the step said that a retry cannot help.
+        """
+        from pipelines import warm
+
+        begun = time.perf_counter()
+        warm.load(self.python_callable.__name__)
+        ready = time.perf_counter()
+        try:
+            value = self.python_callable(*self.op_args, **self.op_kwargs)
+        except TerminalError as error:
+            raise AirflowFailException(str(error)) from error
+        seconds = {"import": round(ready - begun, 3), "work": round(time.perf_counter() - ready, 3)}
+        return {"record": _as_json(value), "seconds": seconds}
+
+
+def step(function: Callable[..., Any] | None = None, **options: Any) -> TaskDecorator:
+    """Makes a task of a function whose name is a step's; `links` are the buttons that it may fill with `made`."""
+    return task_decorator_factory(
+        python_callable=function, multiple_outputs=False, decorated_operator_class=StepOperator, **options
+    )

@@ -1,0 +1,123 @@
+"""The training DAG: a pinned training set, a challenger, the gates, and perhaps a new champion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, Param, TaskGroup, get_current_context
+from airflow.sdk.exceptions import AirflowSkipException
+
+from pipelines import partitions
+from pipelines.errors import SpecError, explain
+from pipelines.records import Evaluation, GateReport, ModelRef, Promotion, TrainedModel, TrainingSet
+from pipelines.spec import UseCase
+from usecase_dags.context import open_runtime, param
+from usecase_dags.shared import champion_asset, dag_options, partition_param, reason_param
+from usecase_dags.steps import MODEL, SNAPSHOT, made, snapshot_url, step
+
+_DOC = """\
+Trains a challenger and makes it the champion if it passes every gate.
+
+**What it does.** `build_training_set` pins snapshots and splits them by time: train, validation, holdout. `train`
+trains the teacher (TabM), distils it to a small student and quantizes that to int8 ONNX. `evaluate` compares
+challenger and champion on the same holdout, beside a constant and LightGBM; `gate` applies the spec's gates. After a
+pass, `register` makes a model version and `promote` makes it the champion by compare-and-set.
+
+**When it fails.** Pink `register` and `promote` are no failure: a gate refused, the champion stays, and `gate` says
+why (its log, its XCom, and the tags of the *MLflow run*). A red `build_training_set`: there is not enough audited,
+matured data; ingest it. A red `train`: the log names what could not be learned. A red `promote` says that another
+promotion came first: clear `evaluate`, so that the challenger meets the new champion. The champion changes in
+`promote` alone; `{name}_rollback` takes a promotion back.
+"""
+
+
+def build(spec: UseCase) -> DAG:
+    """`<use case>_train`."""
+    champion = champion_asset(spec)
+
+    def as_of() -> str:
+        asked = param("as_of")
+        if not asked:
+            raise SpecError(
+                explain(f"{spec.name}_train: as_of", "it is empty", remedy="name the newest partition that may be used")
+            )
+        partitions.start(asked, spec.granularity)
+        return str(asked)
+
+    @step(links=(SNAPSHOT,))
+    def build_training_set() -> TrainingSet:
+        training_set = open_runtime(spec).build_training_set(as_of())
+        rows = next((ref for ref in training_set.snapshots if ref.table == "rows"), None)
+        made(SNAPSHOT, snapshot_url(rows) if rows else None)
+        return training_set
+
+    @step(links=(MODEL,))
+    def train(built: dict[str, Any]) -> TrainedModel:
+        runtime = open_runtime(spec)
+        trained = runtime.train(TrainingSet.model_validate(built["record"]))
+        made(MODEL, runtime.registry.url(trained.run_id))
+        return trained
+
+    @step
+    def evaluate(trained: dict[str, Any]) -> Evaluation:
+        return open_runtime(spec).evaluate(TrainedModel.model_validate(trained["record"]))
+
+    @step(links=(MODEL,))
+    def gate(trained: dict[str, Any], evaluated: dict[str, Any]) -> GateReport:
+        runtime = open_runtime(spec)
+        model = TrainedModel.model_validate(trained["record"])
+        report = runtime.gate(model, Evaluation.model_validate(evaluated["record"]))
+        made(MODEL, runtime.registry.url(model.run_id))
+        return report
+
+    @step(links=(MODEL,))
+    def register(trained: dict[str, Any], evaluated: dict[str, Any], gated: dict[str, Any]) -> ModelRef:
+        report = GateReport.model_validate(gated["record"])
+        if not report.passed:
+            raise AirflowSkipException(f"a gate refused; the champion stays: {report.reason}")
+        runtime = open_runtime(spec)
+        model = runtime.register(
+            TrainedModel.model_validate(trained["record"]), Evaluation.model_validate(evaluated["record"]), report
+        )
+        made(MODEL, runtime.registry.url(model.run_id))
+        return model
+
+    @step(outlets=[champion], links=(MODEL,))
+    def promote(registered: dict[str, Any], evaluated: dict[str, Any], gated: dict[str, Any]) -> Promotion:
+        runtime = open_runtime(spec)
+        model = ModelRef.model_validate(registered["record"])
+        evaluation = Evaluation.model_validate(evaluated["record"])
+        promotion = runtime.promote(
+            model, evaluation, GateReport.model_validate(gated["record"]), reason=param("reason"), as_of=as_of()
+        )
+        made(MODEL, runtime.registry.url(model.run_id))
+        get_current_context()["outlet_events"][champion].extra = {
+            "model_version": promotion.version,
+            "previous": promotion.previous,
+            "epoch": promotion.epoch,
+            "partition": promotion.as_of,
+        }
+        return promotion
+
+    with DAG(
+        **dag_options(spec, "train", _DOC.format(name=spec.name)),
+        schedule=None,
+        params={
+            "as_of": partition_param(spec, "As of", "The newest partition that may be used (UTC). Required."),
+            "reason": reason_param("asked for by hand", "Why a new model is wanted; kept in the promotion log."),
+            "decision": Param(
+                None,
+                type=["null", "string"],
+                title="Decision",
+                description="Filled in by the monitor: the decision that asked for this run.",
+            ),
+        },
+        max_active_runs=1,
+    ) as dag:
+        with TaskGroup(group_id="challenger", tooltip="train, distil, quantize and measure"):
+            trained = train(build_training_set())
+            evaluated = evaluate(trained)
+        with TaskGroup(group_id="promotion", tooltip="gates, then compare-and-set"):
+            gated = gate(trained, evaluated)
+            promote(register(trained, evaluated, gated), evaluated, gated)
+    return dag

@@ -1,0 +1,360 @@
+"""Airflow (API server, scheduler, DAG processor, triggerer) and MLflow, on loopback, below one supervisor.
+
+`airflow standalone` starts the same four components; they are started one by one here so that each has its log,
+its flags and an end that leaves nothing behind. Everything that is written lies under `var/`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from include.local import processes
+
+PROJECT = Path(__file__).resolve().parents[2]
+USER = "admin"
+_STARTUP_SECONDS = 180
+_STOP_SECONDS = 6
+
+
+class ServerError(RuntimeError):
+    """A server did not start, or ended by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What `var/run/servers.json` says about running servers."""
+
+    pid: int
+    since: str
+    """When the supervisor began (see `processes.started`)."""
+    airflow_url: str
+    mlflow_url: str
+    children: dict[str, tuple[int, str]]
+    ready: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The files of the servers, all below one folder."""
+
+    home: Path
+
+    @property
+    def airflow(self) -> Path:
+        """AIRFLOW_HOME."""
+        return self.home / "airflow"
+
+    @property
+    def state(self) -> Path:
+        """The supervisor's pid, the URLs and the children's pids."""
+        return self.home / "run" / "servers.json"
+
+    @property
+    def logs(self) -> Path:
+        """One log a server."""
+        return self.home / "log"
+
+    @property
+    def passwords(self) -> Path:
+        """The simple auth manager's users and their generated passwords."""
+        return self.home / "run" / "passwords.json"
+
+    @property
+    def keys(self) -> Path:
+        """Secrets with which Airflow signs tokens and encrypts connections."""
+        return self.home / "run" / "keys.json"
+
+
+def places() -> Places:
+    """Where the servers of this checkout keep their files: OVERNIGHT_HOME, or `var/`."""
+    return Places(home=Path(os.environ.get("OVERNIGHT_HOME") or PROJECT / "var").resolve())
+
+
+def _private(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """Reads a file of secrets; makes it, for this user's eyes only, when it is not there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(make(), file)
+    loaded: dict[str, str] = json.loads(path.read_text())
+    return loaded
+
+
+def password(where: Places) -> str:
+    """The generated password of `admin`."""
+    return _private(where.passwords, lambda: {USER: secrets.token_urlsafe(12)})[USER]
+
+
+def code_version() -> str:
+    """Git commit of the checkout, `+dirty` when the tree differs, `unknown` without git."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(PROJECT), *args], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def environment(where: Places, airflow_port: int, mlflow_port: int) -> dict[str, str]:
+    """The environment of every server and of every task."""
+    keys = _private(
+        where.keys,
+        lambda: {
+            "jwt": secrets.token_urlsafe(48),
+            "api": secrets.token_urlsafe(48),
+            "fernet": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        },
+    )
+    password(where)
+    url = f"http://127.0.0.1:{airflow_port}"
+    airflow = {
+        "CORE__DAGS_FOLDER": PROJECT / "dags",
+        "CORE__PLUGINS_FOLDER": PROJECT / "plugins",
+        "CORE__LOAD_EXAMPLES": False,
+        "CORE__EXECUTOR": "LocalExecutor",
+        # Workers are forked at the start and share their memory; a finished task may hold its worker a little longer.
+        "CORE__PARALLELISM": 8,
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
+        "CORE__FERNET_KEY": keys["fernet"],
+        "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": where.passwords,
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{where.airflow / 'airflow.db'}",
+        "DATABASE__LOAD_DEFAULT_CONNECTIONS": False,
+        "API__HOST": "127.0.0.1",
+        "API__PORT": airflow_port,
+        "API__BASE_URL": url,
+        "API__WORKERS": 1,
+        "API__SECRET_KEY": keys["api"],
+        "API_AUTH__JWT_SECRET": keys["jwt"],
+        # The scheduler sleeps this long when a loop found nothing to do, so a chain of short tasks waits for it at
+        # every link: a warm chain of ten tasks took 11.7 s at the default of 1 s and 2.9 s at 0.1 s.
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.1,
+        "SCHEDULER__ENABLE_HEALTH_CHECK": False,
+        # A supervisor that misses the end of its task looks again after this many seconds (default 5).
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
+        "DAG_PROCESSOR__REFRESH_INTERVAL": 30,
+        "USAGE_DATA_COLLECTION__ENABLED": False,
+        "LOGGING__BASE_LOG_FOLDER": where.airflow / "logs",
+    }
+    return {
+        **os.environ,
+        **{f"AIRFLOW__{name}": str(value) for name, value in airflow.items()},
+        "AIRFLOW_HOME": str(where.airflow),
+        "OVERNIGHT_HOME": str(where.home),
+        "OVERNIGHT_MLFLOW_URI": f"http://127.0.0.1:{mlflow_port}",
+        "OVERNIGHT_CODE_VERSION": os.environ.get("OVERNIGHT_CODE_VERSION") or code_version(),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONUNBUFFERED": "1",
+        "DO_NOT_TRACK": "1",
+        "SCARF_ANALYTICS": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Seven idle processes otherwise.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # Both servers speak plain HTTP on loopback: a proxy that the machine has must not see them.
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY", ""), "127.0.0.1,localhost"])),
+        "no_proxy": ",".join(filter(None, [os.environ.get("no_proxy", ""), "127.0.0.1,localhost"])),
+    }
+
+
+def _commands(where: Places, mlflow_port: int) -> dict[str, list[str]]:
+    airflow = [sys.executable, "-m", "airflow"]
+    (where.home / "mlflow").mkdir(parents=True, exist_ok=True)
+    return {
+        "mlflow": [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port)),
+            *("--workers", "1", "--backend-store-uri", f"sqlite:///{where.home / 'mlflow' / 'mlflow.db'}"),
+            *("--artifacts-destination", str(where.home / "mlflow" / "artifacts")),
+        ],
+        "api-server": [*airflow, "api-server"],
+        # Logs are read from disk on the same machine: nothing needs to serve them.
+        "scheduler": [*airflow, "scheduler", "--skip-serve-logs"],
+        "dag-processor": [*airflow, "dag-processor"],
+        "triggerer": [*airflow, "triggerer", "--skip-serve-logs"],
+    }
+
+
+def _write_state(where: Places, state: State) -> None:
+    where.state.parent.mkdir(parents=True, exist_ok=True)
+    fresh = where.state.with_suffix(".new")
+    fresh.write_text(json.dumps(asdict(state), indent=1))
+    fresh.replace(where.state)
+
+
+def read_state(where: Places) -> State | None:
+    """The running servers, or None; what a crash left behind counts as none."""
+    try:
+        raw: dict[str, Any] = json.loads(where.state.read_text())
+        children = {name: (int(pid), str(since)) for name, (pid, since) in raw.pop("children").items()}
+        state = State(**raw, children=children)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return state if processes.is_running(state.pid, state.since) else None
+
+
+def get_json(url: str, timeout: float = 5) -> Any:
+    """Reads JSON from a loopback server."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=timeout) as answer:
+        return json.load(answer)
+
+
+def healthy(airflow_url: str, mlflow_url: str) -> bool:
+    """Whether every component reports in."""
+    try:
+        health = get_json(f"{airflow_url}/api/v2/monitor/health")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{mlflow_url}/health", timeout=5) as answer:
+            answer.read()
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+    return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
+
+
+def supervise(where: Places) -> int:
+    """Starts the servers and stays until a signal or the end of one of them; then ends every process below."""
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: stopping.append(received))
+    processes.adopt_orphans()
+    where.logs.mkdir(parents=True, exist_ok=True)
+    airflow_port = processes.free_port(int(os.environ.get("OVERNIGHT_AIRFLOW_PORT", "8080")))
+    mlflow_port = processes.free_port(int(os.environ.get("OVERNIGHT_MLFLOW_PORT", "5000")), [airflow_port])
+    env = environment(where, airflow_port, mlflow_port)
+    urls = {"airflow_url": f"http://127.0.0.1:{airflow_port}", "mlflow_url": f"http://127.0.0.1:{mlflow_port}"}
+    own = {"pid": os.getpid(), "since": processes.started(os.getpid()) or "", **urls}
+    children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def record(ready: bool) -> None:
+        known = {name: (child.pid, processes.started(child.pid) or "") for name, child in children.items()}
+        _write_state(where, State(**own, children=known, ready=ready))  # type: ignore[arg-type]
+
+    try:
+        record(False)
+        commands = _commands(where, mlflow_port)
+        children["mlflow"] = _start("mlflow", commands.pop("mlflow"), env, where)
+        children["migrate"] = _start("migrate", [sys.executable, "-m", "airflow", "db", "migrate"], env, where)
+        record(False)
+        while children["migrate"].poll() is None and not stopping:
+            time.sleep(0.05)
+        if not stopping and children.pop("migrate").returncode != 0:
+            raise ServerError(f"airflow db migrate failed; see {where.logs / 'migrate.log'}")
+        for name, command in commands.items():
+            if not stopping:
+                children[name] = _start(name, command, env, where)
+        ready = False
+        while not stopping:
+            for name, child in children.items():
+                if child.poll() is not None:
+                    raise ServerError(f"{name} ended with exit code {child.returncode}; see {where.logs / name}.log")
+            if not ready and (ready := healthy(**urls)):
+                record(True)
+            time.sleep(0.5 if ready else 0.2)
+    except ServerError as error:
+        (where.logs / "supervisor.log").write_text(f"{error}\n")
+        return 1
+    finally:
+        processes.stop_descendants(os.getpid(), _STOP_SECONDS)
+        where.state.unlink(missing_ok=True)
+    return 0
+
+
+def _start(name: str, command: list[str], env: Mapping[str, str], where: Places) -> subprocess.Popen[bytes]:
+    with (where.logs / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(
+            command,
+            cwd=where.home,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=processes.die_with_parent,  # noqa: PLW1509 (the supervisor has one thread)
+        )
+
+
+def start(where: Places, *, tied: bool, on_wait: Callable[[float], None] = lambda _seconds: None) -> State:
+    """Starts the supervisor in the background and waits until every server answers.
+
+    Args:
+        tied: the servers end when this process ends, however it ends.
+        on_wait: called about twice a second with the seconds waited so far.
+
+    Raises:
+        ServerError: servers of this checkout are running already, or one did not start.
+    """
+    if read_state(where):
+        raise ServerError("the servers are running already; `make down` stops them")
+    where.logs.mkdir(parents=True, exist_ok=True)
+    (where.logs / "supervisor.log").unlink(missing_ok=True)
+    with (where.logs / "supervisor.log").open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "include.local", "supervise", *(["--tied"] if tied else [])],
+            cwd=PROJECT,
+            env={**os.environ, "OVERNIGHT_HOME": str(where.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=processes.die_with_parent if tied else None,  # noqa: PLW1509 (as above)
+        )
+    begun = time.monotonic()
+    try:
+        while (waited := time.monotonic() - begun) < _STARTUP_SECONDS:
+            if child.poll() is not None:
+                raise ServerError((where.logs / "supervisor.log").read_text().strip() or "the supervisor ended")
+            state = read_state(where)
+            if state and state.ready:
+                return state
+            on_wait(waited)
+            time.sleep(0.25)
+        raise ServerError(f"the servers did not answer within {_STARTUP_SECONDS} s; see {where.logs}")
+    except BaseException:
+        if child.poll() is None:
+            child.terminate()
+            child.wait(_STOP_SECONDS + 10)
+        raise
+
+
+def stop(where: Places) -> bool:
+    """Stops the servers of this checkout, and nothing else; False when none were running."""
+    state = read_state(where)
+    if state is None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(state.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS + 10
+    while processes.is_running(state.pid, state.since) and time.monotonic() < deadline:
+        processes.reap()
+        time.sleep(0.05)
+    if processes.is_running(state.pid, state.since):
+        processes.signal_all([*processes.descendants(state.pid), state.pid], signal.SIGKILL)
+        where.state.unlink(missing_ok=True)
+    return True
+
+
+@contextlib.contextmanager
+def running(where: Places, on_wait: Callable[[float], None] = lambda _seconds: None) -> Iterator[State]:
+    """The servers for as long as the block runs."""
+    state = start(where, tied=True, on_wait=on_wait)
+    try:
+        yield state
+    finally:
+        stop(where)

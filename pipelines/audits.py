@@ -1,0 +1,54 @@
+"""Which audits let a partition be published: the same rule for every snapshot store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from pipelines.errors import AuditError, explain
+from pipelines.records import Audit, StagedPartition, ValidationReport
+
+
+def audits_of(
+    use_case: str, table: str, staged: Sequence[StagedPartition], reports: Sequence[ValidationReport]
+) -> dict[str, Audit]:
+    """The audit of each staged partition, as its commit keeps it.
+
+    Args:
+        reports: one for each staged partition, in the same order.
+
+    Raises:
+        AuditError: a report is missing, failed, checked nothing, or is not of exactly these bytes; nothing is staged,
+            or one partition twice.
+    """
+    where = f"{use_case}/{table}"
+    if not staged:
+        raise AuditError(explain(where, "a publish of no partition at all"))
+    if len(staged) != len(reports):
+        raise AuditError(explain(where, f"{len(staged)} partitions, {len(reports)} audits"))
+    if len({part.partition for part in staged}) != len(staged):
+        raise AuditError(explain(where, "a partition is staged twice in one publish"))
+    return {part.partition: _audit(use_case, table, part, report) for part, report in zip(staged, reports, strict=True)}
+
+
+def _audit(use_case: str, table: str, part: StagedPartition, report: ValidationReport) -> Audit:
+    where = f"{use_case}/{table}/{part.partition}"
+    if (part.use_case, part.table) != (use_case, table):
+        raise AuditError(explain(where, f"staged for {part.use_case}/{part.table}"))
+    if (report.use_case, report.table, report.partition) != (part.use_case, part.table, part.partition):
+        raise AuditError(explain(where, f"the audit is of {report.use_case}/{report.table}/{report.partition}"))
+    if report.digest != part.digest or report.rows != part.rows:
+        raise AuditError(explain(where, "the audit is of other bytes", remedy="validate again"))
+    if not report.passed or report.failed:
+        failed = ", ".join(check.name for check in report.failed)
+        raise AuditError(explain(where, f"the audit did not pass ({failed})"))
+    if not report.checks:
+        raise AuditError(explain(where, "the audit checked nothing"))
+    return Audit(
+        digest=hashlib.sha256(report.model_dump_json(exclude={"html"}).encode()).hexdigest(),
+        suite=report.suite,
+        suite_digest=report.suite_digest,
+        checks=len(report.checks),
+        rows=report.rows,
+        sources=report.sources,
+    )

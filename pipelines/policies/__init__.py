@@ -1,0 +1,1 @@
+"""Pure rules: a report in, a decision with its reasons out. Nothing here reads a file, a clock or a setting."""

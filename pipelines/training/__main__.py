@@ -1,0 +1,49 @@
+"""`python -m pipelines.training --spec spec.json --data DIR --out DIR`: what a training container runs.
+
+Prints one JSON line an epoch. Exit codes: 0 done, 1 training failed, 2 misuse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipelines.errors import OvernightError
+from pipelines.spec import UseCase
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses the command line and trains."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.training", description="Train one use case.")
+    parser.add_argument("--spec", type=Path, required=True, help="a UseCase as JSON (UseCase.model_dump_json)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of train, validation and holdout .parquet")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the artifact")
+    parser.add_argument("--threads", type=int, help="processor threads (default: what torch finds)")
+    chosen = parser.parse_args(arguments)
+    try:
+        spec = UseCase.model_validate_json(chosen.spec.read_bytes())
+    except (OSError, ValidationError) as error:
+        sys.stderr.write(f"{chosen.spec}: {error}\n")
+        return 2
+    from pipelines.training.entry import run  # noqa: PLC0415 (torch: only once the arguments are right)
+
+    try:
+        run(spec, chosen.data, chosen.out, _print, chosen.threads)
+    except OvernightError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _print(values: Mapping[str, float]) -> None:
+    sys.stdout.write(json.dumps(dict(values)) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

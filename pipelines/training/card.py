@@ -1,0 +1,76 @@
+"""model.json: what a reader of the artifact needs to know, in plain JSON."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from pipelines.spec import UseCase
+from pipelines.training import graph
+from pipelines.training.prepare import FIRST, MISSING, NULL_WORDS, UNKNOWN, Preparation
+
+#: Raised when a reader of the old file would misread the new one.
+FORMAT = 1
+_LIBRARIES = ("torch", "tabm", "rtdl-num-embeddings", "onnx", "onnxruntime", "lightgbm", "numpy")
+
+
+def card(
+    spec: UseCase,
+    preparation: Preparation,
+    rows: Mapping[str, int],
+    temperature: float,
+    mean: float,
+    scale: float,
+    threads: int,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Everything about the model that is not a weight or a metric."""
+    numeric = spec.features.numeric
+    return {
+        "format": FORMAT,
+        "use_case": spec.name,
+        "spec_digest": spec.digest,
+        "task": spec.label.task,
+        "classes": list(spec.label.classes),
+        "numeric": list(numeric),
+        "categorical": list(spec.features.categorical),
+        "served": "student_int8" if spec.training.compression == "int8" else "student_fp32",
+        "inputs": {
+            "numeric": "float32 [n], NaN where null; infinities and outliers are clipped inside",
+            "categorical": "string [n], null as \"\"; values that were rare or unseen share one code",
+        },
+        "null_strings": list(NULL_WORDS),
+        "output": {
+            "name": graph.SCORE,
+            "meaning": {
+                "binary": "[n] probability of the positive class",
+                "multiclass": "[n, classes] probabilities, in the order of classes",
+                "regression": "[n] value in the label's unit",
+            }[spec.label.task],
+        },
+        "vocabularies": {
+            name: list(words)
+            for name, words in zip(spec.features.categorical, preparation.vocabularies, strict=True)
+        },
+        "codes": {
+            "unknown": UNKNOWN,
+            "missing": MISSING,
+            "first": FIRST,
+            "tensors": {name: graph.code_name(name) for name in spec.features.categorical},
+        },
+        "constant_features": [name for i, name in enumerate(numeric) if i not in preparation.varying],
+        "missing_indicators": [numeric[i] for i in preparation.flagged],
+        "temperature": temperature,
+        "label_mean": mean,
+        "label_scale": scale,
+        "student_widths": list(spec.training.student.widths),
+        "teacher": spec.training.teacher.model_dump(),
+        "seed": spec.training.seed,
+        "threads": threads,
+        "rows": dict(rows),
+        "seconds": dict(seconds),
+        "opset": {"ai.onnx": graph.OPSET, "ai.onnx.ml": graph.ML_OPSET, "ir": graph.IR_VERSION},
+        "libraries": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+    }

@@ -1,0 +1,174 @@
+"""The student as an ONNX graph that takes raw columns: fills, clips, scales and vocabularies are inside.
+
+Inputs are rank 1, one a feature: float32 [n] (NaN where null) or string [n] ("" where null). The one output, `score`,
+is a probability [n], a value in the label's unit [n], or class probabilities [n, classes]. Built by hand from
+operators that every ONNX runtime has; batches of any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from pipelines.errors import TrainingError, explain
+from pipelines.spec import UseCase
+from pipelines.training.networks import EMBEDDING, Student
+from pipelines.training.prepare import FIRST, MISSING, NULL_WORDS, UNKNOWN, Preparation
+
+OPSET = 17
+ML_OPSET = 2
+IR_VERSION = 8
+SCORE = "score"
+_ROWS = "n"
+
+
+#: Every tensor inside the graph begins so, that no feature's name can meet it.
+_INSIDE = "overnight:"
+
+
+def code_name(feature: str) -> str:
+    """The int64 [n] tensor of a categorical feature's codes: an engine may cut the graph here and encode by itself."""
+    return f"{_INSIDE}code:{feature}"
+
+
+class _Graph:
+    """Collects nodes and constants."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, value: NDArray[np.generic]) -> str:
+        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), _INSIDE + name))
+        return _INSIDE + name
+
+    def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
+        """Adds a node of one output; the output's name is prefixed, but for the graph's own."""
+        output = output if output == SCORE else _INSIDE + output
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], name=f"make {output}", **attributes))
+        return output
+
+    def column(self, tensor: str, feature: str) -> str:
+        """[n], or the [n, 1] that a data frame of one column becomes, to [n, 1]."""
+        return self.add("Reshape", [tensor, _INSIDE + "as_column"], f"column:{feature}")
+
+
+def build(
+    spec: UseCase, preparation: Preparation, student: Student, temperature: float, mean: float, scale: float
+) -> onnx.ModelProto:
+    """The fp32 graph.
+
+    Args:
+        temperature: logits are divided by it (binary, multiclass).
+        mean: regression only: the score is output * scale + mean.
+        scale: see mean.
+
+    Raises:
+        TrainingError: a feature has the name of something inside the graph, or there is nothing to learn from: every
+            column is constant and there is no category.
+    """
+    _check_names(spec)
+    graph = _Graph()
+    numeric, categorical = spec.features.numeric, spec.features.categorical
+    graph.constant("as_column", np.array([-1, 1], np.int64))
+    used = sorted({*preparation.varying, *preparation.flagged})
+    columns = {i: graph.column(numeric[i], numeric[i]) for i in used}
+    parts = []
+    if preparation.varying:
+        raw = _concat(graph, [columns[i] for i in preparation.varying], "numeric")
+        null = graph.add("IsNaN", [raw], "numeric_null")
+        filled = graph.add("Where", [null, graph.constant("fill", preparation.fill), raw], "filled")
+        raised = graph.add("Max", [filled, graph.constant("low", preparation.low)], "raised")
+        clipped = graph.add("Min", [raised, graph.constant("high", preparation.high)], "clipped")
+        centred = graph.add("Sub", [clipped, graph.constant("mean", preparation.mean)], "centred")
+        parts.append(graph.add("Mul", [centred, graph.constant("scale", preparation.scale)], "standardised"))
+    if preparation.flagged:
+        flagged = _concat(graph, [columns[i] for i in preparation.flagged], "flagged")
+        absent = graph.add("IsNaN", [flagged], "flagged_null")
+        parts.append(graph.add("Cast", [absent], "missing", to=TensorProto.FLOAT))
+    if student.embedding is not None:
+        parts.append(_embed(graph, categorical, preparation, student))
+    hidden = _layers(graph, student, _concat(graph, parts, "features"))
+    _head(graph, spec, hidden, temperature, mean, scale)
+    # A data frame of one column reaches the graph as [n, 1]: with one feature the rank is left open.
+    shape = [_ROWS] if len(spec.features.columns) > 1 else None
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in numeric]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.STRING, shape) for name in categorical]
+    classes = [len(spec.label.classes)] if spec.label.task == "multiclass" else []
+    output = helper.make_tensor_value_info(SCORE, TensorProto.FLOAT, [_ROWS, *classes])
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, spec.name, inputs, [output], graph.constants),
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="overnight",
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def _check_names(spec: UseCase) -> None:
+    for name in spec.features.columns:
+        if name == SCORE or name.startswith(_INSIDE):
+            raise TrainingError(
+                explain("features", f"{name!r} is a name inside the graph", remedy="give the feature another name")
+            )
+
+
+def _concat(graph: _Graph, parts: list[str], name: str) -> str:
+    return graph.add("Concat", parts, name, axis=1) if len(parts) > 1 else parts[0]
+
+
+def _embed(graph: _Graph, categorical: Sequence[str], preparation: Preparation, student: Student) -> str:
+    """Strings to codes, codes to rows of the one embedding table, [n, c * EMBEDDING]."""
+    assert student.embedding is not None
+    codes = []
+    for name, words in zip(categorical, preparation.vocabularies, strict=True):
+        keys = [*NULL_WORDS, *words]
+        graph.nodes.append(
+            helper.make_node(
+                "LabelEncoder",
+                [name],
+                [code_name(name)],
+                name=f"make {code_name(name)}",
+                domain="ai.onnx.ml",
+                keys_strings=keys,
+                values_int64s=[MISSING] * len(NULL_WORDS) + list(range(FIRST, FIRST + len(words))),
+                default_int64=UNKNOWN,
+            )
+        )
+        codes.append(graph.column(code_name(name), name))
+    offset = graph.constant("offset", student.offset.numpy())
+    index = graph.add("Add", [_concat(graph, codes, "codes"), offset], "index")
+    table = graph.constant("embedding", student.embedding.weight.detach().numpy())
+    embedded = graph.add("Gather", [table, index], "embedded", axis=0)
+    shape = graph.constant("embedded_shape", np.array([-1, EMBEDDING * len(codes)], np.int64))
+    return graph.add("Reshape", [embedded, shape], "categories")
+
+
+def _layers(graph: _Graph, student: Student, x: str) -> str:
+    last = len(student.layers) - 1
+    for i, layer in enumerate(student.layers):
+        weight = graph.constant(f"weight{i}", layer.weight.detach().numpy().T)  # type: ignore[operator, union-attr]
+        bias = graph.constant(f"bias{i}", layer.bias.detach().numpy())  # type: ignore[operator, union-attr]
+        x = graph.add("Gemm", [x, weight, bias], f"layer{i}")
+        if i < last:
+            x = graph.add("Relu", [x], f"relu{i}")
+    return x
+
+
+def _head(graph: _Graph, spec: UseCase, logits: str, temperature: float, mean: float, scale: float) -> None:
+    if spec.label.task == "multiclass":
+        sharp = graph.add("Div", [logits, graph.constant("temperature", np.float32([temperature]))], "calibrated")
+        graph.add("Softmax", [sharp], SCORE, axis=1)
+        return
+    flat = graph.add("Reshape", [logits, graph.constant("flat", np.array([-1], np.int64))], "logit")
+    if spec.label.task == "binary":
+        sharp = graph.add("Div", [flat, graph.constant("temperature", np.float32([temperature]))], "calibrated")
+        graph.add("Sigmoid", [sharp], SCORE)
+        return
+    wide = graph.add("Mul", [flat, graph.constant("label_scale", np.float32([scale]))], "unscaled")
+    graph.add("Add", [wide, graph.constant("label_mean", np.float32([mean]))], SCORE)

@@ -1,0 +1,167 @@
+"""The training loop: one for teacher and student. The table is in memory; a batch is a slice of a permutation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipelines.errors import TrainingError, explain
+from pipelines.ports import OnProgress
+from pipelines.spec import Task
+from pipelines.training.prepare import MISSING, UNKNOWN, Encoded
+
+_EVALUATION_ROWS = 8192
+_WARMUP = 0.05
+_CLIP_NORM = 1.0
+#: Share of category codes hidden in training (half as unseen, half as missing), so that both indices mean something.
+_HIDDEN = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Encoded rows with what the network is to say about them."""
+
+    numeric: Tensor
+    missing: Tensor
+    codes: Tensor
+    target: Tensor
+    """Binary [n] in 0..1; multiclass [n, classes] shares; regression [n], standardised."""
+
+    @classmethod
+    def of(cls, encoded: Encoded, target: Tensor, device: torch.device) -> Rows:
+        """Tensors on the device; the whole table, once."""
+        return cls(
+            torch.from_numpy(encoded.numeric).to(device),
+            torch.from_numpy(encoded.missing).to(device),
+            torch.from_numpy(encoded.codes).to(device),
+            target.to(device, torch.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """How long and how fast."""
+
+    name: str
+    epochs: int
+    patience: int
+    batch_rows: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+
+
+def losses(task: Task, logits: Tensor, target: Tensor) -> Tensor:
+    """Mean loss of logits [b, k, o]: each member is judged alone, as TabM asks.
+
+    Cross-entropy in nats against soft targets, or the squared error.
+    """
+    b, k, _ = logits.shape
+    if task == "multiclass":
+        return functional.cross_entropy(logits.flatten(0, 1), target.repeat_interleave(k, dim=0))
+    spread = target[:, None].expand(b, k)
+    if task == "binary":
+        return functional.binary_cross_entropy_with_logits(logits[..., 0], spread)
+    return functional.mse_loss(logits[..., 0], spread)
+
+
+def predict(task: Task, net: nn.Module, rows: Rows) -> Tensor:
+    """The members' mean: probabilities [n] or [n, classes]; regression [n], standardised."""
+    net.eval()
+    with torch.no_grad():
+        parts = []
+        for start in range(0, len(rows), _EVALUATION_ROWS):
+            tile = slice(start, start + _EVALUATION_ROWS)
+            logits = net(rows.numeric[tile], rows.missing[tile], rows.codes[tile])
+            if task == "multiclass":
+                parts.append(logits.softmax(-1).mean(1))
+            else:
+                parts.append((logits[..., 0].sigmoid() if task == "binary" else logits[..., 0]).mean(1))
+        return torch.cat(parts)
+
+
+def validation_loss(task: Task, prediction: Tensor, target: Tensor) -> float:
+    """Log loss (nats) or mean squared error (standardised) of the members' mean."""
+    if task == "regression":
+        return functional.mse_loss(prediction, target).item()
+    prediction = prediction.clamp(1e-7, 1 - 1e-7)
+    if task == "binary":
+        return functional.binary_cross_entropy(prediction, target).item()
+    return -(target * prediction.log()).sum(1).mean().item()
+
+
+def train(
+    task: Task, net: nn.Module, rows: Rows, validation: Rows, schedule: Schedule, on_progress: OnProgress
+) -> None:
+    """Fits `net` in place and leaves it with the weights of its best epoch, in eval mode.
+
+    AdamW, warm-up and cosine decay; stops after `patience` epochs without a better validation loss. The same seed,
+    rows and thread count give the same weights, bit for bit, on a CPU.
+
+    Raises:
+        TrainingError: the loss is NaN or infinite; epoch and step (from 1) are named.
+    """
+    shuffle = torch.Generator().manual_seed(schedule.seed)
+    steps_an_epoch = math.ceil(len(rows) / schedule.batch_rows)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    pace = torch.optim.lr_scheduler.LambdaLR(optimizer, _pace(schedule.epochs * steps_an_epoch))
+    best, best_epoch, kept = math.inf, 0, {}
+    for epoch in range(1, schedule.epochs + 1):
+        net.train()
+        order = torch.randperm(len(rows), generator=shuffle).to(rows.target.device)
+        total = 0.0
+        for step in range(1, steps_an_epoch + 1):
+            batch = order[(step - 1) * schedule.batch_rows : step * schedule.batch_rows]
+            codes = _hide(rows.codes[batch], shuffle)
+            loss = losses(task, net(rows.numeric[batch], rows.missing[batch], codes), rows.target[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrainingError(
+                    explain(
+                        f"{schedule.name} epoch {epoch} step {step}",
+                        f"the loss is {value}",
+                        remedy="lower training's learning_rate, or look for absurd labels",
+                    )
+                )
+            nn.utils.clip_grad_norm_(net.parameters(), _CLIP_NORM)
+            optimizer.step()
+            pace.step()
+            total += value * len(batch)
+        judged = validation_loss(task, predict(task, net, validation), validation.target)
+        on_progress({"epoch": epoch, f"{schedule.name}_loss": total / len(rows), f"{schedule.name}_validation": judged})
+        if judged < best:
+            best, best_epoch = judged, epoch
+            kept = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        elif epoch - best_epoch >= schedule.patience:
+            break
+    if not kept:
+        raise TrainingError(explain(f"{schedule.name} validation", f"the loss is {judged} after every epoch"))
+    net.load_state_dict(kept)
+    net.eval()
+
+
+def _pace(steps: int) -> Callable[[int], float]:
+    warm = max(1, int(_WARMUP * steps))
+
+    def at(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+    return at
+
+
+def _hide(codes: Tensor, generator: torch.Generator) -> Tensor:
+    draw = torch.rand(codes.shape, generator=generator).to(codes.device)
+    codes = torch.where(draw < _HIDDEN, MISSING, codes)
+    return torch.where(draw < _HIDDEN / 2, UNKNOWN, codes)

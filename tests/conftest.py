@@ -1,0 +1,39 @@
+"""Fixtures that every room shares. They are given explicit folders; none of them touches the environment.
+
+Session-scoped landing zones are for reading: a test that spoils a file lays out, or copies, its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.spec import UseCase, load_spec
+from tests.cases import REPOSITORY, Case, make_flights_case, make_third_case
+
+
+@pytest.fixture(scope="session")
+def flights_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Three weeks of real flights, 2013-01-01 to 2013-01-21, with a small training section."""
+    root = tmp_path_factory.mktemp("flights")
+    return make_flights_case(root / "project", root / "landing")
+
+
+@pytest.fixture(scope="session")
+def flights_landing(flights_case: Case) -> Path:
+    """The landing zone of those three weeks."""
+    return flights_case.landing
+
+
+@pytest.fixture(scope="session")
+def flights_spec() -> UseCase:
+    """The flights spec exactly as it ships."""
+    return load_spec(REPOSITORY / "include" / "use_cases" / "flights.yaml")
+
+
+@pytest.fixture(scope="session")
+def third_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """36 hours of made-up readings: no feature function, JSON lines and Parquet, three classes."""
+    root = tmp_path_factory.mktemp("readings")
+    return make_third_case(root / "project", root / "landing")
