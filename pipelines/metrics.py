@@ -43,9 +43,9 @@ def metrics(
     """
     import numpy as np
 
-    label, score = np.asarray(label, np.float64), np.asarray(score, np.float64)
-    width = (classes or (score.shape[-1] if score.ndim == 2 else 0),) if task == "multiclass" else ()
-    if label.ndim != 1 or not label.size or score.shape != label.shape + width:
+    labels, scores = label.astype(np.float64), score.astype(np.float64)
+    width = (classes or (scores.shape[-1] if scores.ndim == 2 else 0),) if task == "multiclass" else ()
+    if labels.ndim != 1 or not labels.size or scores.shape != labels.shape + width:
         raise TrainingError(
             explain(
                 "metrics",
@@ -53,23 +53,20 @@ def metrics(
                 allowed="labels [n] and scores [n] (multiclass: [n, classes]), n at least 1",
             )
         )
-    _check_labels(task, label, width[0] if width else None)
+    _check_labels(task, labels, width[0] if width else None)
     if task == "regression":
-        error = score - label
+        error = scores - labels
         return {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.mean(np.abs(error)))}
     if task == "multiclass":
-        return _multiclass(label, score)
-    return _binary(label, score)
+        return _multiclass(labels, scores)
+    return _binary(labels, scores)
 
 
 def _check_labels(task: Task, label: NDArray[np.float64], classes: int | None) -> None:
     import numpy as np
 
     allowed = {"binary": "0 and 1", "multiclass": f"0 to {(classes or 1) - 1}", "regression": "finite numbers"}[task]
-    if task == "regression":
-        good = np.isfinite(label)
-    else:
-        good = np.isin(label, np.arange(2 if classes is None else classes))
+    good = np.isfinite(label) if task == "regression" else np.isin(label, np.arange(classes or 2))
     if not good.all():
         bad = label[~good][0]
         raise TrainingError(explain("metrics", f"{int((~good).sum())} labels such as {bad}", allowed=allowed))

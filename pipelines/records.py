@@ -364,7 +364,7 @@ class Observation(Record):
     labels: int = 0
     """Matured labels."""
     metric: float | None = None
-    """The gates' metric on matured labels."""
+    """The watched metric on matured labels."""
 
 
 class Observations(Record):
@@ -374,10 +374,13 @@ class Observations(Record):
     as_of: str
     champion: ModelRef
     champion_metric: float
-    """The gates' metric of the champion on its own holdout."""
+    """The watched metric of the champion on its own holdout."""
     metric: str
     greater_is_better: bool
     window: tuple[Observation, ...]
+    pooled: tuple[ColumnDrift, ...] = ()
+    """Drift of the whole window taken together: one night's mix is never that of months."""
+    pooled_score_psi: float | None = None
     live_metric: float | None
     """The metric over all matured labels of the window."""
     live_labels: int

@@ -262,10 +262,18 @@ class Drift(SpecModel):
 class Retraining(SpecModel):
     """When a monitor run asks for a new model. A refusal is recorded as well."""
 
+    signals: Annotated[tuple[Literal["inputs", "scores", "decay"], ...], Field(min_length=1)] = (
+        "inputs",
+        "scores",
+        "decay",
+    )
+    """What may ask for a model. The others are observed and shown all the same."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the window's judged partitions that must be in alarm."""
+    """Share of the window's judged partitions that must be in alarm (inputs and scores)."""
+    metric: Literal["auc", "log_loss", "accuracy", "rmse", "mae"] | None = None
+    """The metric whose decay is watched; the gates' own when not given."""
     decay: Annotated[float, Field(gt=0)] = 0.02
-    """Loss of the gates' metric on matured labels, against the champion's holdout, that is an alarm."""
+    """Loss of that metric on matured labels, against the champion's holdout, that is an alarm."""
     cooldown: Annotated[int, Field(ge=0)] = 14
     """Partitions after a retraining decision before the next one may be a yes."""
     min_labels: Annotated[int, Field(ge=1)] = 1000
@@ -310,6 +318,11 @@ class UseCase(SpecModel):
         return self.features.context
 
     @property
+    def watched_metric(self) -> str:
+        """The metric whose decay asks for a retraining."""
+        return self.retraining.metric or self.gates.metric
+
+    @property
     def digest(self) -> str:
         """SHA-256 of everything that the spec says."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
@@ -346,8 +359,9 @@ class UseCase(SpecModel):
             "multiclass": ("accuracy", "log_loss"),
             "regression": ("rmse", "mae"),
         }[self.label.task]
-        if self.gates.metric not in allowed:
-            raise ValueError(f"gates.metric {self.gates.metric!r} is not for {self.label.task}: {', '.join(allowed)}")
+        for field, metric in (("gates.metric", self.gates.metric), ("retraining.metric", self.watched_metric)):
+            if metric not in allowed:
+                raise ValueError(f"{field} {metric!r} is not for {self.label.task}: {', '.join(allowed)}")
         if stray := set(self.drift.ignore) - set(self.features.columns):
             raise ValueError(f"drift.ignore: not features: {', '.join(sorted(stray))}")
         return self

@@ -11,7 +11,7 @@ from pipelines.records import Observations, RetrainDecision
 from pipelines.spec import UseCase
 from usecase_dags.context import asked_of, open_runtime, param
 from usecase_dags.shared import dag_options, last_tick, partition_param, timetable
-from usecase_dags.steps import DRIFT, MODEL, made, report_url, step
+from usecase_dags.steps import DRIFT, MODEL, made, report_url, step, training_url
 
 _DOC = """\
 Watches for drift and decay, and decides whether the champion must be trained again.
@@ -28,11 +28,6 @@ prediction: clear the failed task.
 """
 
 
-def training_run_id(decision: RetrainDecision) -> str:
-    """The id of the training run that a decision starts: the same decision gives the same run."""
-    return f"decision__{decision.as_of}__{decision.id[:16]}"
-
-
 def build(spec: UseCase) -> DAG:
     """`<use case>_monitor`."""
 
@@ -43,7 +38,7 @@ def build(spec: UseCase) -> DAG:
             raise AirflowSkipException(f"there is no champion yet; run {spec.name}_train first")
         this = asked_of(spec)
         observations = runtime.observe(this.partitions[-1], param("window"))
-        made(MODEL, runtime.registry.url(observations.champion.run_id))
+        made(MODEL, training_url(runtime, observations.champion.run_id))
         return observations
 
     @step(links=(DRIFT,))
@@ -66,7 +61,7 @@ def build(spec: UseCase) -> DAG:
         # What TriggerDagRunOperator raises; importing that operator costs every parse more than a second.
         raise DagRunTriggerException(
             trigger_dag_id=f"{spec.name}_train",
-            dag_run_id=training_run_id(decision),
+            dag_run_id=decision.id,
             conf={"as_of": decision.as_of, "reason": reason[:500], "decision": decision.id},
             reset_dag_run=False,
             skip_when_already_exists=True,

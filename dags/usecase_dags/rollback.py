@@ -8,7 +8,7 @@ from pipelines.records import Promotion
 from pipelines.spec import UseCase
 from usecase_dags.context import open_runtime, param
 from usecase_dags.shared import champion_asset, dag_options, reason_param
-from usecase_dags.steps import MODEL, made, step
+from usecase_dags.steps import MODEL, made, step, training_url
 
 _DOC = """\
 Makes an earlier champion the champion again, its drift reference with it. By hand, with a form.
@@ -30,7 +30,7 @@ def build(spec: UseCase) -> DAG:
     def rollback() -> Promotion:
         runtime = open_runtime(spec)
         entry = runtime.rollback(param("to"), param("reason"))
-        made(MODEL, runtime.registry.url(runtime.registry.get(entry.version).run_id))
+        made(MODEL, training_url(runtime, runtime.registry.get(entry.version).run_id))
         get_current_context()["outlet_events"][champion].extra = {
             "model_version": entry.version,
             "previous": entry.previous,

@@ -12,7 +12,7 @@ from pipelines.records import AuditedScores, Prediction, Scored
 from pipelines.spec import UseCase
 from usecase_dags.context import asked_of, open_runtime, param
 from usecase_dags.shared import dag_options, partitions_params, predictions_asset, rows_asset
-from usecase_dags.steps import MODEL, SNAPSHOT, made, snapshot_url, step
+from usecase_dags.steps import MODEL, SNAPSHOT, made, snapshot_url, step, training_url
 
 _DOC = """\
 Scores newly published partitions with the champion, one row for each input row, once.
@@ -45,7 +45,7 @@ def build(spec: UseCase) -> DAG:
         if not chosen:
             raise AirflowFailException(explain(f"{spec.name}/rows", f"nothing of {this.label} is published"))
         scored = runtime.score(chosen, version)
-        made(MODEL, runtime.registry.url(scored.model.run_id))
+        made(MODEL, training_url(runtime, scored.model.run_id))
         return scored
 
     @step

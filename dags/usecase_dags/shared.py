@@ -79,11 +79,8 @@ def timetable(spec: UseCase, cron: str) -> CronPartitionTimetable:
 
 def partition_param(spec: UseCase, title: str, description: str) -> Param:
     """A field for one partition key, or nothing."""
-    if spec.granularity == "day":
-        shape = {"format": "date"}
-    else:
-        shape = {"pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}$"}
-    return Param(None, type=["null", "string"], title=title, description=description, **shape)
+    shapes = {"day": {"format": "date"}, "hour": {"pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}$"}}
+    return Param(None, type=["null", "string"], title=title, description=description, **shapes[spec.granularity])
 
 
 def partitions_params(spec: UseCase, verb: str) -> dict[str, Param]:

@@ -18,7 +18,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 from pydantic import BaseModel
 
-from pipelines.errors import TerminalError
+from pipelines.errors import OvernightError, TerminalError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
     from pipelines.records import SnapshotRef
+    from pipelines.runtime import Runtime
 
 
 @attrs.define(frozen=True)
@@ -72,6 +73,14 @@ def report_url(path: str | None, root: Any) -> str | None:
 def snapshot_url(ref: SnapshotRef) -> str:
     """The URL of the page that shows a snapshot."""
     return f"{_base()}/snapshots/{quote(ref.use_case)}/{quote(ref.table)}/{ref.version}"
+
+
+def training_url(runtime: Runtime, run_id: str) -> str | None:
+    """Where a person sees a training run. A link is never worth a retry: no answer means no link."""
+    try:
+        return runtime.registry.url(run_id)
+    except OvernightError:
+        return None
 
 
 def _as_json(value: Any) -> Any:

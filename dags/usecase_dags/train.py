@@ -13,7 +13,7 @@ from pipelines.records import Evaluation, GateReport, ModelRef, Promotion, Train
 from pipelines.spec import UseCase
 from usecase_dags.context import open_runtime, param
 from usecase_dags.shared import champion_asset, dag_options, partition_param, reason_param
-from usecase_dags.steps import MODEL, SNAPSHOT, made, snapshot_url, step
+from usecase_dags.steps import MODEL, SNAPSHOT, made, snapshot_url, step, training_url
 
 _DOC = """\
 Trains a challenger and makes it the champion if it passes every gate.
@@ -55,7 +55,7 @@ def build(spec: UseCase) -> DAG:
     def train(built: dict[str, Any]) -> TrainedModel:
         runtime = open_runtime(spec)
         trained = runtime.train(TrainingSet.model_validate(built["record"]))
-        made(MODEL, runtime.registry.url(trained.run_id))
+        made(MODEL, training_url(runtime, trained.run_id))
         return trained
 
     @step
@@ -67,7 +67,7 @@ def build(spec: UseCase) -> DAG:
         runtime = open_runtime(spec)
         model = TrainedModel.model_validate(trained["record"])
         report = runtime.gate(model, Evaluation.model_validate(evaluated["record"]))
-        made(MODEL, runtime.registry.url(model.run_id))
+        made(MODEL, training_url(runtime, model.run_id))
         return report
 
     @step(links=(MODEL,))
@@ -79,7 +79,7 @@ def build(spec: UseCase) -> DAG:
         model = runtime.register(
             TrainedModel.model_validate(trained["record"]), Evaluation.model_validate(evaluated["record"]), report
         )
-        made(MODEL, runtime.registry.url(model.run_id))
+        made(MODEL, training_url(runtime, model.run_id))
         return model
 
     @step(outlets=[champion], links=(MODEL,))
@@ -90,7 +90,7 @@ def build(spec: UseCase) -> DAG:
         promotion = runtime.promote(
             model, evaluation, GateReport.model_validate(gated["record"]), reason=param("reason"), as_of=as_of()
         )
-        made(MODEL, runtime.registry.url(model.run_id))
+        made(MODEL, training_url(runtime, model.run_id))
         get_current_context()["outlet_events"][champion].extra = {
             "model_version": promotion.version,
             "previous": promotion.previous,

@@ -113,6 +113,12 @@ def code_version() -> str:
         return "unknown"
 
 
+def direct_loopback() -> dict[str, str]:
+    """Environment that keeps plain HTTP on loopback away from a proxy that the machine may have."""
+    direct = "127.0.0.1,localhost"
+    return {name: ",".join(filter(None, [os.environ.get(name), direct])) for name in ("NO_PROXY", "no_proxy")}
+
+
 def environment(where: Places, airflow_port: int, mlflow_port: int) -> dict[str, str]:
     """The environment of every server and of every task."""
     keys = _private(
@@ -169,9 +175,7 @@ def environment(where: Places, airflow_port: int, mlflow_port: int) -> dict[str,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # Seven idle processes otherwise.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        # Both servers speak plain HTTP on loopback: a proxy that the machine has must not see them.
-        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY", ""), "127.0.0.1,localhost"])),
-        "no_proxy": ",".join(filter(None, [os.environ.get("no_proxy", ""), "127.0.0.1,localhost"])),
+        **direct_loopback(),
     }
 
 

@@ -74,7 +74,7 @@ class Files:
             return ()
         except OSError as error:
             raise UnavailableError(explain(where, f"{path} cannot be read: {error.strerror}")) from error
-        return (SourceFile(path=str(path), sha256=digest.hexdigest(), bytes=size),)
+        return (SourceFile(path=self._name(path), sha256=digest.hexdigest(), bytes=size),)
 
     def read(self, spec: UseCase, table: str, partition: str) -> LandedFrame:
         """Reads one partition, strictly; columns, types and order are the spec's.
@@ -98,8 +98,21 @@ class Files:
         packed = wanted.path.endswith(".gz") and wanted.format != "parquet"
         data = _gunzip(raw, wanted.max_bytes, where) if packed else raw
         frame, problems = _reader(wanted)(data, wanted, where)
-        source = SourceFile(path=str(path), sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw))
+        source = SourceFile(path=self._name(path), sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw))
         return LandedFrame(frame=frame, sources=(source,), problems=problems)
+
+    def local_path(self, file: SourceFile) -> Path:
+        """Where a file that `files` or `read` named lies.
+
+        Raises:
+            InputError: the path leads out of the landing zone.
+            MissingInput: the file is gone.
+        """
+        return self._open((self._root / file.path).absolute(), file.path)
+
+    def _name(self, path: Path) -> str:
+        """Relative to the landing zone, so that records say the same on every machine."""
+        return path.relative_to(self._root.absolute()).as_posix()
 
     def _locate(self, spec: UseCase, table: str, partition: str) -> tuple[str, Path]:
         """How messages call the partition, and where its file would be."""

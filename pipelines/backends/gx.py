@@ -32,10 +32,11 @@ _COUNT_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0}
 class GreatExpectations:
     """A `Validator`. What an expectation needs is planned once a table; each partition is then run by itself.
 
-    A partition that passes costs one walk through its table's metric graph. One that does not pass, or for which
-    anything at all went wrong on that walk, is run again through a `ValidationDefinition`, whose result decides and
-    names the failing values. (900 rows, 18 expectations: 165 ms a partition through `ValidationDefinition.run`
-    alone, of which 17 ms were spent on data.)
+    A partition that passes costs one walk through its table's metric graph, with the library's own metrics and
+    verdicts. One that does not, or for which anything at all went wrong on that walk, is run again through a
+    `ValidationDefinition`, whose result decides and names the failing values. (900 rows, 17 expectations, two busy
+    cores: 23 ms by the graph; 187 ms by `ValidationDefinition.run` with counts only, 258 ms with failing values, most
+    of it spent on building that graph anew.)
 
     A page for people is written for every failed partition, and for a passed one when it is the only one.
     """

@@ -24,12 +24,12 @@ p { margin: 0; color: var(--soft); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 14px 0 0; font-size: 14px; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 code { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-table { width: 100%; border-collapse: collapse; background: var(--card); border: 1px solid var(--line);
-  border-radius: 10px; overflow: hidden; font-size: 14px; }
+table { width: 100%; table-layout: fixed; border-collapse: collapse; background: var(--card);
+  border: 1px solid var(--line); border-radius: 10px; overflow: hidden; font-size: 14px; }
 th, td { text-align: left; vertical-align: top; padding: 9px 12px; border-top: 1px solid var(--line);
   overflow-wrap: anywhere; }
 th { border-top: 0; color: var(--soft); font-weight: 600; background: #fafbfd; white-space: nowrap; }
-td.mark { width: 1%; font-weight: 700; color: var(--good); white-space: nowrap; }
+td.mark { font-weight: 700; color: var(--good); white-space: nowrap; }
 tr.failed td { background: #fdf3f2; } tr.failed td.mark { color: var(--bad); }
 """.strip()
 
@@ -44,7 +44,7 @@ def page(report: ValidationReport) -> str:
     else:
         summary = (
             f"{len(failed)} of {len(report.checks)} checks failed on {report.rows:,} rows. "
-            "The partition is not published; when a corrected file lands, run the ingest of this partition again."
+            "Nothing of this partition was published; correct what it was made from, then run it again."
         )
     facts = [("Suite", report.suite), ("Suite digest", report.suite_digest), ("Validated bytes", report.digest)]
     facts += [("Source", f"{file.path} ({file.bytes:,} bytes, {file.sha256})") for file in report.sources]
@@ -73,7 +73,8 @@ def _table(heading: str, checks: tuple[Check, ...]) -> str:
         f"<td>{escape(check.observed)}</td><td>{escape(check.allowed)}</td></tr>"
         for check in checks
     )
+    widths = "".join(f'<col style="width: {share}%">' for share in (8, 18, 20, 28, 26))
     return (
-        f"<h2>{escape(heading)} ({len(checks)})</h2><table><thead><tr><th></th><th>Column</th><th>Check</th>"
-        f"<th>Found</th><th>Allowed</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<h2>{escape(heading)} ({len(checks)})</h2><table><colgroup>{widths}</colgroup><thead><tr><th></th>"
+        f"<th>Column</th><th>Check</th><th>Found</th><th>Allowed</th></tr></thead><tbody>{rows}</tbody></table>"
     )

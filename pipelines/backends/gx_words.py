@@ -12,6 +12,7 @@ from pipelines.backends.gx_suite import Rule
 from pipelines.records import Check
 
 _SHOWN_VALUES, _SHOWN_KEYS = 3, 5
+_SETS = {"_not_": "none of", "contain_set": "all of, among others,", "equal_set": "exactly"}
 _KEY_RULES = ("column_values_to_be_unique", "compound_columns_to_be_unique")
 
 
@@ -52,8 +53,10 @@ def allowed(rule: Rule) -> str:
     elif (low := kwargs.get("min_value")) is not None or kwargs.get("max_value") is not None:
         text = _range(low, kwargs.get("max_value"), bool(kwargs.get("strict_min")), bool(kwargs.get("strict_max")))
     elif "value_set" in kwargs:
-        verb = "none of" if "_not_" in rule.expect else "one of"
+        verb = next((words for part, words in _SETS.items() if part in rule.expect), "one of")
         text = f"{verb} {', '.join(shown(value) for value in kwargs['value_set'] or ())}"
+    elif rule.expect == "column_value_lengths_to_equal":
+        text = f"{kwargs['value']} characters"
     elif "regex" in kwargs:
         text = f"{'does not match' if '_not_' in rule.expect else 'matches'} {kwargs['regex']}"
     else:

@@ -54,6 +54,8 @@ def decide(
 
 
 def _drift(observations: Observations, spec: UseCase) -> tuple[bool, str]:
+    if not {"inputs", "scores"} & set(spec.retraining.signals):
+        return False, "drift: observed, but not a signal of this use case"
     judged = [each for each in observations.window if _judged(each, spec)]
     size = len(observations.window)
     if not judged or len(judged) < _JUDGED * size:
@@ -82,8 +84,10 @@ def _judged(each: Observation, spec: UseCase) -> bool:
 
 
 def _psis(each: Observation, spec: UseCase) -> dict[str, float]:
-    psis = {drift.column: drift.psi for drift in each.drift if drift.column not in spec.drift.ignore}
-    return psis if each.score_psi is None else {**psis, "the score": each.score_psi}
+    signals, ignored = spec.retraining.signals, spec.drift.ignore
+    psis = {drift.column: drift.psi for drift in each.drift if "inputs" in signals and drift.column not in ignored}
+    scored = "scores" in signals and each.score_psi is not None
+    return {**psis, "the score": each.score_psi} if scored and each.score_psi is not None else psis
 
 
 def _alarms(each: Observation, spec: UseCase) -> dict[str, float]:
@@ -91,6 +95,8 @@ def _alarms(each: Observation, spec: UseCase) -> dict[str, float]:
 
 
 def _decay(observations: Observations, spec: UseCase) -> tuple[bool, str]:
+    if "decay" not in spec.retraining.signals:
+        return False, "decay: observed, but not a signal of this use case"
     live, champion, metric = observations.live_metric, observations.champion_metric, observations.metric
     count = observations.live_labels
     if count < spec.drift.min_rows:

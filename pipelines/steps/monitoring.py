@@ -67,11 +67,16 @@ def observe(
 
     held = store.partitions(snapshots["rows"])
     present = [key for key in wanted if key in held]
+    together = pl.lit(as_of).alias("partition")
     columns: Mapping[str, tuple[ColumnDrift, ...]] = {}
+    pooled: Mapping[str, tuple[ColumnDrift, ...]] = {}
     if present:
-        columns = drift.measure(spec, reference, build_features(spec, store, snapshots, present))
+        features = build_features(spec, store, snapshots, present).collect().lazy()
+        columns = drift.measure(spec, reference, features)
+        pooled = drift.measure(spec, reference, features.with_columns(together))
     scores = _scores(spec, store, snapshots[PREDICTIONS], champion, wanted)
     score_psi = drift.measure_scores(spec, reference, scores.lazy().select("partition", "score"))
+    pooled_score = drift.measure_scores(spec, reference, scores.lazy().select(together, "score"))
     labels = _labelled_scores(spec, store, snapshots, scores, as_of)
     quarantined = {entry.partition for entry in store.quarantined("rows")}
 
@@ -94,10 +99,12 @@ def observe(
         use_case=spec.name,
         as_of=as_of,
         champion=champion,
-        champion_metric=served.metrics[spec.gates.metric],
-        metric=spec.gates.metric,
-        greater_is_better=GREATER_IS_BETTER[spec.gates.metric],
+        champion_metric=served.metrics[spec.watched_metric],
+        metric=spec.watched_metric,
+        greater_is_better=GREATER_IS_BETTER[spec.watched_metric],
         window=tuple(observed),
+        pooled=pooled.get(as_of, ()),
+        pooled_score_psi=pooled_score.get(as_of),
         live_metric=_metric(spec, labels),
         live_labels=labels.height,
         new_labels=_new_labels(spec, store, snapshots[spec.label.table], seen.holdout[1], as_of),
@@ -156,7 +163,7 @@ def _metric(spec: UseCase, rows: pl.DataFrame) -> float | None:
         scores if len(names) > 1 else scores[:, 0],
         len(spec.label.classes) or None,
     )
-    found = values[spec.gates.metric]
+    found = values[spec.watched_metric]
     return None if math.isnan(found) else found  # NaN: one class only
 
 
@@ -206,7 +213,7 @@ def decide(spec: UseCase, store: SnapshotStore, observations: Observations, run:
 
     A backfill is decided too (it never says yes) and is not kept apart from a night of the same outcome.
     """
-    past = [entry for entry in decisions(store) if entry.as_of <= observations.as_of]
+    past = decisions(store)
     decision = decide_retraining(observations, spec, past=past, backfill=run.backfill)
     kept = {entry.id: entry for entry in past}
     if decision.id in kept:

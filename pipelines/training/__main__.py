@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValidationError) as error:
         sys.stderr.write(f"{chosen.spec}: {error}\n")
         return 2
-    from pipelines.training.entry import run  # noqa: PLC0415 (torch: only once the arguments are right)
+    from pipelines.training.entry import run  # torch: only once the arguments are right
 
     try:
         run(spec, chosen.data, chosen.out, _print, chosen.threads)

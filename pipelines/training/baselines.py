@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.spec import Task
 from pipelines.training.data import Table
 from pipelines.training.prepare import Preparation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _ROUNDS = 400
 _PATIENCE = 30
@@ -22,7 +24,14 @@ class LightGbm:
     """
 
     def __init__(
-        self, task: Task, classes: int, preparation: Preparation, train: Table, validation: Table, threads: int, seed: int
+        self,
+        task: Task,
+        classes: int,
+        preparation: Preparation,
+        train: Table,
+        validation: Table,
+        threads: int,
+        seed: int,
     ) -> None:
         import lightgbm
 

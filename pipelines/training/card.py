@@ -39,7 +39,7 @@ def card(
         "served": "student_int8" if spec.training.compression == "int8" else "student_fp32",
         "inputs": {
             "numeric": "float32 [n], NaN where null; infinities and outliers are clipped inside",
-            "categorical": "string [n], null as \"\"; values that were rare or unseen share one code",
+            "categorical": 'string [n], null as ""; values that were rare or unseen share one code',
         },
         "null_strings": list(NULL_WORDS),
         "output": {
@@ -51,8 +51,7 @@ def card(
             }[spec.label.task],
         },
         "vocabularies": {
-            name: list(words)
-            for name, words in zip(spec.features.categorical, preparation.vocabularies, strict=True)
+            name: list(words) for name, words in zip(spec.features.categorical, preparation.vocabularies, strict=True)
         },
         "codes": {
             "unknown": UNKNOWN,
@@ -61,6 +60,7 @@ def card(
             "tensors": {name: graph.code_name(name) for name in spec.features.categorical},
         },
         "constant_features": [name for i, name in enumerate(numeric) if i not in preparation.varying],
+        "example": _example(spec, preparation),
         "missing_indicators": [numeric[i] for i in preparation.flagged],
         "temperature": temperature,
         "label_mean": mean,
@@ -74,3 +74,13 @@ def card(
         "opset": {"ai.onnx": graph.OPSET, "ai.onnx.ml": graph.ML_OPSET, "ir": graph.IR_VERSION},
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
     }
+
+
+def _example(spec: UseCase, preparation: Preparation) -> dict[str, Any]:
+    """A typical row that nobody ever was: medians (0 where nothing varies) and the first word of each vocabulary."""
+    row: dict[str, Any] = dict.fromkeys(spec.features.numeric, 0.0)
+    for i, middle in zip(preparation.varying, preparation.centre, strict=True):
+        row[spec.features.numeric[i]] = float(middle)
+    for name, words in zip(spec.features.categorical, preparation.vocabularies, strict=True):
+        row[name] = words[0] if words else ""
+    return row

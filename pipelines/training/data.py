@@ -77,7 +77,9 @@ def read(spec: UseCase, path: Path) -> Table:
 
 def _floats(column: pa.ChunkedArray, path: Path, name: str) -> F32:
     kind = column.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+    if not (
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
+    ):
         raise TrainingError(explain(f"{path} column {name!r}", f"it holds {kind}", allowed="numbers and booleans"))
     with np.errstate(over="ignore"):
         values = column.cast(pa.float64()).to_numpy().astype(np.float32)
@@ -86,7 +88,12 @@ def _floats(column: pa.ChunkedArray, path: Path, name: str) -> F32:
 
 def _strings(column: pa.ChunkedArray, path: Path, name: str) -> pa.DictionaryArray:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind)):
+    if not (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_null(kind)
+    ):
         raise TrainingError(explain(f"{path} column {name!r}", f"it holds {kind}", allowed="strings"))
     return column.cast(pa.large_string()).combine_chunks().dictionary_encode()
 

@@ -88,9 +88,7 @@ class _Training:
         mean, scale = _label_scale(spec, self.train)
         encoded = preparation.encode(self.train)
         rows = loop.Rows.of(encoded, _target(spec, self.train, mean, scale), device)
-        judged = loop.Rows.of(
-            preparation.encode(self.validation), _target(spec, self.validation, mean, scale), device
-        )
+        judged = loop.Rows.of(preparation.encode(self.validation), _target(spec, self.validation, mean, scale), device)
         seconds: dict[str, float] = {}
 
         with _timed(seconds, "teacher"):
@@ -122,7 +120,7 @@ class _Training:
 
         def teach(table: Table) -> np.typing.NDArray[np.floating]:
             seen = loop.Rows.of(preparation.encode(table), torch.zeros(len(table)), torch.device("cpu"))
-            return loop.predict(task, teacher, seen).numpy() * scale + mean
+            return loop.predict(task, teacher, seen).numpy().astype(np.float64) * scale + mean
 
         cards = [scorecards.measure(spec, "teacher", teach, self.holdout, self._size("teacher.safetensors"))]
         for name, file in (("student_fp32", FP32), ("student_int8", MODEL)):

@@ -8,16 +8,19 @@ operators that every ONNX runtime has; batches of any size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pipelines.errors import TrainingError, explain
 from pipelines.spec import UseCase
 from pipelines.training.networks import EMBEDDING, Student
-from pipelines.training.prepare import FIRST, MISSING, NULL_WORDS, UNKNOWN, Preparation
+from pipelines.training.prepare import BOUND, FIRST, MISSING, NULL_WORDS, UNKNOWN, Preparation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 OPSET = 17
 ML_OPSET = 2
@@ -53,7 +56,7 @@ class _Graph:
         return output
 
     def column(self, tensor: str, feature: str) -> str:
-        """[n], or the [n, 1] that a data frame of one column becomes, to [n, 1]."""
+        """[n] to [n, 1]; [n, 1] stays as it is, which is how MLflow feeds a data frame of one column."""
         return self.add("Reshape", [tensor, _INSIDE + "as_column"], f"column:{feature}")
 
 
@@ -81,11 +84,13 @@ def build(
     if preparation.varying:
         raw = _concat(graph, [columns[i] for i in preparation.varying], "numeric")
         null = graph.add("IsNaN", [raw], "numeric_null")
-        filled = graph.add("Where", [null, graph.constant("fill", preparation.fill), raw], "filled")
+        centre = graph.constant("centre", preparation.centre)
+        filled = graph.add("Where", [null, centre, raw], "filled")
         raised = graph.add("Max", [filled, graph.constant("low", preparation.low)], "raised")
         clipped = graph.add("Min", [raised, graph.constant("high", preparation.high)], "clipped")
-        centred = graph.add("Sub", [clipped, graph.constant("mean", preparation.mean)], "centred")
-        parts.append(graph.add("Mul", [centred, graph.constant("scale", preparation.scale)], "standardised"))
+        centred = graph.add("Sub", [clipped, centre], "centred")
+        z = graph.add("Mul", [centred, graph.constant("scale", preparation.scale)], "scaled")
+        parts.append(_bound(graph, z, preparation))
     if preparation.flagged:
         flagged = _concat(graph, [columns[i] for i in preparation.flagged], "flagged")
         absent = graph.add("IsNaN", [flagged], "flagged_null")
@@ -94,10 +99,8 @@ def build(
         parts.append(_embed(graph, categorical, preparation, student))
     hidden = _layers(graph, student, _concat(graph, parts, "features"))
     _head(graph, spec, hidden, temperature, mean, scale)
-    # A data frame of one column reaches the graph as [n, 1]: with one feature the rank is left open.
-    shape = [_ROWS] if len(spec.features.columns) > 1 else None
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in numeric]
-    inputs += [helper.make_tensor_value_info(name, TensorProto.STRING, shape) for name in categorical]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [_ROWS]) for name in numeric]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.STRING, [_ROWS]) for name in categorical]
     classes = [len(spec.label.classes)] if spec.label.task == "multiclass" else []
     output = helper.make_tensor_value_info(SCORE, TensorProto.FLOAT, [_ROWS, *classes])
     model = helper.make_model(
@@ -120,6 +123,15 @@ def _check_names(spec: UseCase) -> None:
 
 def _concat(graph: _Graph, parts: list[str], name: str) -> str:
     return graph.add("Concat", parts, name, axis=1) if len(parts) > 1 else parts[0]
+
+
+def _bound(graph: _Graph, z: str, preparation: Preparation) -> str:
+    """As `prepare.bound`: z / sqrt(z^2 * width^2 / BOUND^2 + width^2)."""
+    square = preparation.width * preparation.width
+    slope = graph.constant("bound_slope", (square / BOUND**2).astype(np.float32))
+    steep = graph.add("Mul", [graph.add("Mul", [z, z], "squared"), slope], "steep")
+    total = graph.add("Add", [steep, graph.constant("bound_width", square)], "bound_square")
+    return graph.add("Div", [z, graph.add("Sqrt", [total], "bound_root")], "bounded")
 
 
 def _embed(graph: _Graph, categorical: Sequence[str], preparation: Preparation, student: Student) -> str:
@@ -150,10 +162,10 @@ def _embed(graph: _Graph, categorical: Sequence[str], preparation: Preparation, 
 
 
 def _layers(graph: _Graph, student: Student, x: str) -> str:
-    last = len(student.layers) - 1
-    for i, layer in enumerate(student.layers):
-        weight = graph.constant(f"weight{i}", layer.weight.detach().numpy().T)  # type: ignore[operator, union-attr]
-        bias = graph.constant(f"bias{i}", layer.bias.detach().numpy())  # type: ignore[operator, union-attr]
+    last = len(student.linears) - 1
+    for i, layer in enumerate(student.linears):
+        weight = graph.constant(f"weight{i}", layer.weight.detach().numpy().T)
+        bias = graph.constant(f"bias{i}", layer.bias.detach().numpy())
         x = graph.add("Gemm", [x, weight, bias], f"layer{i}")
         if i < last:
             x = graph.add("Relu", [x], f"relu{i}")
@@ -162,13 +174,17 @@ def _layers(graph: _Graph, student: Student, x: str) -> str:
 
 def _head(graph: _Graph, spec: UseCase, logits: str, temperature: float, mean: float, scale: float) -> None:
     if spec.label.task == "multiclass":
-        sharp = graph.add("Div", [logits, graph.constant("temperature", np.float32([temperature]))], "calibrated")
+        sharp = graph.add(
+            "Div", [logits, graph.constant("temperature", np.array([temperature], np.float32))], "calibrated"
+        )
         graph.add("Softmax", [sharp], SCORE, axis=1)
         return
     flat = graph.add("Reshape", [logits, graph.constant("flat", np.array([-1], np.int64))], "logit")
     if spec.label.task == "binary":
-        sharp = graph.add("Div", [flat, graph.constant("temperature", np.float32([temperature]))], "calibrated")
+        sharp = graph.add(
+            "Div", [flat, graph.constant("temperature", np.array([temperature], np.float32))], "calibrated"
+        )
         graph.add("Sigmoid", [sharp], SCORE)
         return
-    wide = graph.add("Mul", [flat, graph.constant("label_scale", np.float32([scale]))], "unscaled")
-    graph.add("Add", [wide, graph.constant("label_mean", np.float32([mean]))], SCORE)
+    wide = graph.add("Mul", [flat, graph.constant("label_scale", np.array([scale], np.float32))], "unscaled")
+    graph.add("Add", [wide, graph.constant("label_mean", np.array([mean], np.float32))], SCORE)

@@ -123,7 +123,7 @@ def train(
             codes = _hide(rows.codes[batch], shuffle)
             loss = losses(task, net(rows.numeric[batch], rows.missing[batch], codes), rows.target[batch])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingError(

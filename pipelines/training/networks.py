@@ -6,7 +6,7 @@ student has k = 1. One loop trains both.
 
 from __future__ import annotations
 
-import warnings
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,12 @@ class Student(nn.Module):
         self.embedding = nn.Embedding(sum(cardinalities), EMBEDDING) if cardinalities else None
         inputs = len(preparation.varying) + len(preparation.flagged) + EMBEDDING * len(cardinalities)
         sizes = [inputs, *spec.widths, outputs]
-        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def forward(self, numeric: Tensor, missing: Tensor, codes: Tensor) -> Tensor:
         """Logits [b, 1, o] of numeric [b, v], missing [b, u] and codes [b, c]."""
@@ -90,7 +95,7 @@ def _bins(sample: Encoded, bins: int) -> list[Tensor]:
     levels = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     edges = []
     for column in torch.from_numpy(sample.numeric[::stride].copy()).double().T:
-        found = torch.quantile(column, levels).float().unique()
+        found = torch.unique(torch.quantile(column, levels).float())
         if len(found) < 2:
             # The sample missed the rare values that make this column vary.
             found = torch.tensor([column[0].item(), column[0].item() + 1.0])

@@ -7,20 +7,24 @@ width from the activations into the weights, where every output channel has a sc
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.training.data import Table
 from pipelines.training.networks import EMBEDDING, Student
 from pipelines.training.prepare import Encoded, Preparation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _CALIBRATION_TILE = 1024
 #: How much of a channel's width goes into the weights: 0 none, 1 all.
@@ -42,15 +46,16 @@ def _extremes(column: NDArray[np.float32]) -> list[np.intp]:
 def equalize(preparation: Preparation, student: Student, sample: Encoded) -> tuple[Preparation, Student]:
     """An equivalent student whose activation channels have similar ranges (SmoothQuant, arXiv 2211.10438).
 
-    Channel j is divided by s_j = (max|x_j|)^a / (max|w_j|)^(1 - a), a = 0.75, and its weights are multiplied by it: exact
-    but for rounding, since ReLU(x / s) = ReLU(x) / s. Numbers carry s in their scale, categories in their embedding.
+    Channel j is divided by s_j = (max|x_j|)^a / (max|w_j|)^(1 - a), a = 0.75, and its weights are multiplied by it:
+    exact but for rounding, since ReLU(x / s) = ReLU(x) / s. Numbers carry s in their width, categories in their
+    embedding.
 
     Args:
         sample: the calibration rows, encoded; they give max|x_j|.
     """
     student = copy.deepcopy(student)
     v, u = len(preparation.varying), len(preparation.flagged)
-    layers = [(layer.weight.data, layer.bias.data) for layer in student.layers]
+    layers = [(layer.weight.data, layer.bias.data) for layer in student.linears]
     numeric, missing, codes = (torch.from_numpy(part) for part in (sample.numeric, sample.missing, sample.codes))
     parts = [numeric, missing]
     if student.embedding is not None:
@@ -58,21 +63,21 @@ def equalize(preparation: Preparation, student: Student, sample: Encoded) -> tup
     x = torch.cat(parts, dim=1)
     s = _channel_scales(x, layers[0][0])
     s[v : v + u] = 1.0  # Indicators are 0 or 1 and have no scale to put it in.
-    scale = preparation.scale / s[:v].numpy()
+    width = preparation.width * s[:v].numpy()
     layers[0][0].mul_(s)
     if student.embedding is not None:
         sizes = torch.tensor(preparation.cardinalities)
         by_feature = s[v + u :].reshape(-1, EMBEDDING)
         student.embedding.weight.data.div_(by_feature.repeat_interleave(sizes, dim=0))
     x = x / s
-    for (weight, bias), (following, _) in zip(layers, layers[1:], strict=False):
+    for (weight, bias), (following, _) in itertools.pairwise(layers):
         x = torch.relu(x @ weight.T + bias)
         s = _channel_scales(x, following)
         weight.div_(s[:, None])
         bias.div_(s)
         following.mul_(s)
         x = x / s
-    return replace(preparation, scale=scale), student
+    return replace(preparation, width=width), student
 
 
 def _channel_scales(x: Tensor, weight: Tensor) -> Tensor:
@@ -121,6 +126,8 @@ def quantize(fp32: Path, int8: Path, table: Table, numeric: Sequence[str], categ
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
+                # The layers give floats: quantized sums would be rounded twice, and the scores would have 256 values.
+                extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
             )
         finally:
             root.setLevel(before)

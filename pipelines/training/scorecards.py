@@ -45,10 +45,14 @@ class OnnxScorer:
 
 
 def measure(spec: UseCase, name: str, scorer: Scorer, holdout: Table, size: int | None) -> Scorecard:
-    """One model's scorecard; the speed is the best of the repeats that fit in a third of a second."""
+    """One model's scorecard; the speed is the best of the repeats that fit in a third of a second.
+
+    Args:
+        size: bytes of the model; None for a rule that is no model, whose speed says nothing either.
+    """
     score = scorer(holdout)
     fastest, spent = float("inf"), 0.0
-    while spent < _MEASURE_SECONDS:
+    while size is not None and spent < _MEASURE_SECONDS:
         begin = time.perf_counter()
         scorer(holdout)
         took = max(time.perf_counter() - begin, 1e-9)
@@ -57,6 +61,6 @@ def measure(spec: UseCase, name: str, scorer: Scorer, holdout: Table, size: int 
         model=name,
         rows=len(holdout),
         metrics=metrics(spec.label.task, holdout.label, score, len(spec.label.classes) or None),
-        rows_per_second=round(len(holdout) / fastest, 1),
+        rows_per_second=round(len(holdout) / fastest, 1) if size is not None else None,
         bytes=size,
     )

@@ -53,7 +53,7 @@ def write(tmp_path: Path, text: str, name: str = "pumps") -> Path:
     return path
 
 
-def loaded(tmp_path: Path, change: Callable[[dict[str, Any]], object] = bool) -> UseCase:
+def loaded(tmp_path: Path, change: Callable[[dict[str, Any]], object] = lambda _: None) -> UseCase:
     """The spec above with one change, or none."""
     raw = copy.deepcopy(RAW)
     change(raw)

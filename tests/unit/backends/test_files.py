@@ -147,7 +147,8 @@ def test_the_source_is_named_with_the_digest_of_the_raw_file(tmp_path: Path) -> 
     landed = land(tmp_path, data, {"path": "a/{partition}.csv.gz"})
     assert landed.sources[0].sha256 == hashlib.sha256(data).hexdigest()
     assert landed.sources[0].bytes == len(data)
-    assert Path(landed.sources[0].path) == tmp_path / "a" / f"{DAY}.csv.gz"
+    assert landed.sources[0].path == f"a/{DAY}.csv.gz"
+    assert Files(tmp_path).local_path(landed.sources[0]) == tmp_path / "a" / f"{DAY}.csv.gz"
     assert Files(tmp_path).files(make_spec({"path": "a/{partition}.csv.gz"}), "rows", DAY) == landed.sources
 
 

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from pipelines.backends.gx import GreatExpectations, _Definition, _Plan, _to_pandas, write_html
-from pipelines.backends.gx_suite import catalogue, rules
+from pipelines.backends.gx_suite import Rule, catalogue, rules
+from pipelines.backends.gx_words import allowed
 from pipelines.errors import IntegrityError, SpecError
 from pipelines.records import Check, SourceFile, StagedPartition
 from pipelines.spec import UseCase
@@ -264,6 +265,22 @@ def test_failing_values_are_shown_but_not_more_than_three(judge):
     (check,) = judge(frame).failed
     assert check.observed == "6 of 10 values (60.00%) are not as allowed: 'V', 'W', 'X', ..."
     assert check.allowed == "one of 'A', 'B'"
+
+
+@pytest.mark.parametrize(
+    ("expect", "kwargs", "words"),
+    [
+        ("column_values_to_not_be_in_set", {"value_set": ["A"]}, "none of 'A'"),
+        ("column_distinct_values_to_equal_set", {"value_set": ["A", "B"]}, "exactly 'A', 'B'"),
+        ("column_distinct_values_to_contain_set", {"value_set": ["A"]}, "all of, among others, 'A'"),
+        ("column_value_lengths_to_equal", {"value": 2}, "2 characters"),
+        ("column_values_to_match_regex", {"regex": "^Q", "mostly": 0.9}, "matches ^Q, for at least 0.9 of the values"),
+        ("column_unique_value_count_to_be_between", {"max_value": 1}, "at most 1"),
+        ("column_values_to_be_null", {"mostly": 0.5}, "column values to be null, for at least 0.5 of the values"),
+    ],
+)
+def test_a_check_says_what_would_have_passed(expect, kwargs, words):
+    assert allowed(Rule(expect=expect, kwargs={"column": "port", **kwargs})) == words
 
 
 @pytest.mark.parametrize(

@@ -275,3 +275,13 @@ def test_yes_is_never_said_on_unhealthy_data_in_a_backfill_or_in_a_cool_down(
     allowed = bool(states) and lost <= 0.1 * len(states) and new >= 1000 and cooling >= 14 and not backfill
     assert decision.retrain is bool((drifted or decayed) and allowed)
     assert decision == ask(window(*observed, live=live, labels=labels, new=new), past=past, backfill=backfill)
+
+
+def test_a_signal_that_the_spec_does_not_name_is_said_and_asks_for_nothing():
+    drifting, decaying = window(*nights(10, 0)), window(*nights(0, 10), live=0.5)
+    assert not ask(drifting, spec(signals=["decay"])).retrain
+    assert said(ask(drifting, spec(signals=["decay"])), "drift") == "drift: observed, but not a signal of this use case"
+    assert ask(decaying, spec(signals=["decay"])).retrain
+    assert not ask(decaying, spec(signals=["inputs", "scores"])).retrain
+    assert ask(drifting, spec(signals=["inputs"])).retrain
+    assert not ask(drifting, spec(signals=["scores"])).retrain

@@ -1,0 +1,1 @@
+"""A year of flights through Overnight, driven through Airflow's scheduler. See README.md."""
