@@ -42,9 +42,11 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 def _lay_out(plan: Plan, landing: Path) -> subprocess.Popen[bytes]:
     """Lays out the landing zone in a process of its own, while the servers start."""
     first, last = plan.history[0], plan.drifted[1]
-    command = [sys.executable, "-m", "pipelines.cli", "data", USE_CASE, "--from", first, "--to", last]
+    overnight = Path(sys.executable).with_name("overnight")
+    command = [str(overnight), "data", USE_CASE, "--from", first, "--to", last]
     env = {**os.environ, "OVERNIGHT_LANDING": str(landing)}
-    return subprocess.Popen(command, cwd=servers.PROJECT, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=servers.PROJECT, env=env, **quiet)
 
 
 class Teller:

@@ -69,7 +69,23 @@ def _fingerprint() -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def main() -> None:
+def _uv(python: Path) -> tuple[list[str], dict[str, str]]:
+    """uv's command and environment, as this machine's pip is set up."""
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "config", "list"]
+    said = subprocess.run(pip, check=True, capture_output=True, text=True).stdout
+    env = {**os.environ, **uv_environment(pip_settings(said)), "VIRTUAL_ENV": str(VENV)}
+    return [str(VENV / "bin" / "uv"), "pip"], env
+
+
+def lock() -> None:
+    """Resolves requirements.lock anew from pyproject.toml, for every platform, with hashes and without indexes."""
+    uv, env = _uv(VENV / "bin" / "python")
+    plain = ["--no-header", "--no-annotate", "--generate-hashes", "--universal", "--python-version", "3.11"]
+    command = [*uv, "compile", "pyproject.toml", "--group", "dev", *plain, "--upgrade", "--quiet", "-o", str(LOCK)]
+    subprocess.run(command, check=True, cwd=PROJECT, env=env)
+
+
+def build() -> None:
     """Builds the environment, or finds that it is built already."""
     if sys.version_info[:2] != (3, 11):
         raise SystemExit(f"Overnight needs Python 3.11, this is {sys.version.split()[0]}; try `make PYTHON=python3.11`")
@@ -79,14 +95,12 @@ def main() -> None:
     python = VENV / "bin" / "python"
     if not python.exists():
         venv.create(VENV, with_pip=True, clear=VENV.exists())
-    quiet = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
     with tempfile.TemporaryDirectory() as folder:
         only = Path(folder) / "uv.txt"
         only.write_text(_locked("uv", LOCK.read_text()))
-        subprocess.run([*quiet, "install", "--require-hashes", "--no-deps", "-r", str(only)], check=True)
-    said = subprocess.run([*quiet, "config", "list"], check=True, capture_output=True, text=True).stdout
-    env = {**os.environ, **uv_environment(pip_settings(said)), "VIRTUAL_ENV": str(VENV)}
-    uv = [str(VENV / "bin" / "uv"), "pip"]
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+        subprocess.run([*pip, "install", "--require-hashes", "--no-deps", "-r", str(only)], check=True)
+    uv, env = _uv(python)
     # Compiled here, or the first import of everything pays for it, in the middle of the demo.
     sync = [*uv, "sync", "--require-hashes", "--compile-bytecode", "--python", str(python), str(LOCK)]
     subprocess.run(sync, check=True, cwd=PROJECT, env=env)
@@ -97,6 +111,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        lock() if sys.argv[1:] == ["--lock"] else build()
     except subprocess.CalledProcessError as error:
         raise SystemExit(f"{' '.join(error.cmd[:3])} ... failed with exit code {error.returncode}") from None

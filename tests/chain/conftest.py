@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,11 @@ from pipelines.cli import main
 from pipelines.records import RunInfo
 from pipelines.runtime import Runtime
 from pipelines.settings import Settings
-from tests.cases import Case
+from tests.cases import Case, make_flights_case
 
-Overnight = Callable[..., Result]
+#: Partitions of the trained case: what its champion learned from, and the nights that follow.
+HISTORY = ("2013-01-01", "2013-01-16")
+NIGHTS = ("2013-01-17", "2013-01-18", "2013-01-19", "2013-01-20")
 
 
 def settings_of(case: Case, home: Path) -> Settings:
@@ -57,3 +59,59 @@ def state(home: Path) -> dict[str, str]:
 def home(tmp_path: Path) -> Path:
     """Where the test's own run writes."""
     return tmp_path / "var"
+
+
+def ingest(runtime: Runtime, partitions: list[str]) -> None:
+    """Lands, validates and publishes every table."""
+    for table in runtime.tables():
+        runtime.publish(runtime.validate(runtime.land(table, partitions)))
+
+
+def score(runtime: Runtime, partitions: list[str], version: int | None = None) -> tuple[str, ...]:
+    """Scores, audits and publishes; the state of each partition."""
+    done = runtime.publish_scores(runtime.audit_scores(runtime.score(partitions, version)))
+    return tuple(entry.state for entry in done)
+
+
+def train(runtime: Runtime, as_of: str, reason: str = "test") -> int:
+    """Trains, gates, registers and promotes; the version."""
+    trained = runtime.train(runtime.build_training_set(as_of))
+    evaluation = runtime.evaluate(trained)
+    report = runtime.gate(trained, evaluation)
+    model = runtime.register(trained, evaluation, report)
+    return runtime.promote(model, evaluation, report, reason, as_of).version
+
+
+@pytest.fixture(scope="session")
+def trained_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    root = tmp_path_factory.mktemp("chain")
+    # Two weeks train no good model, and a second one may be worse: here the gates are evaluated, not tested.
+    changes = {"gates": {"bound": 0.2, "margin_over_champion": -1.0}}
+    return make_flights_case(root / "project", root / "landing", changes=changes)
+
+
+@pytest.fixture(scope="session")
+def trained_home(trained_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """History, a champion and one scored night: made once, copied by each test."""
+    home = tmp_path_factory.mktemp("trained") / "var"
+    runtime = runtime_of(trained_case, home)
+    ingest(runtime, runtime.span(*HISTORY))
+    assert train(runtime, HISTORY[1]) == 1
+    ingest(runtime, [NIGHTS[0]])
+    assert score(runtime, [NIGHTS[0]]) == ("published",)
+    return home
+
+
+@pytest.fixture
+def runtime(trained_case: Case, trained_home: Path, tmp_path: Path) -> Runtime:
+    """The chain on a copy of that state, and a landing zone of its own."""
+    shutil.copytree(trained_home, tmp_path / "var")
+    shutil.copytree(trained_case.landing, tmp_path / "landing")
+    mine = Case(
+        project=trained_case.project,
+        landing=tmp_path / "landing",
+        path=trained_case.path,
+        spec=trained_case.spec,
+        keys=trained_case.keys,
+    )
+    return runtime_of(mine, tmp_path / "var")

@@ -10,55 +10,8 @@ import pytest
 
 from pipelines.errors import ConflictError, GateRefused, IntegrityError, MissingInput, NotFoundError
 from pipelines.runtime import Runtime
-from tests.cases import Case, landing_module, make_flights_case
-from tests.chain.conftest import runtime_of, state
-
-_HISTORY, _NIGHTS = ("2013-01-01", "2013-01-16"), ("2013-01-17", "2013-01-18", "2013-01-19", "2013-01-20")
-
-
-def ingest(runtime: Runtime, partitions: list[str]) -> None:
-    for table in runtime.tables():
-        runtime.publish(runtime.validate(runtime.land(table, partitions)))
-
-
-def score(runtime: Runtime, partitions: list[str], version: int | None = None) -> tuple[str, ...]:
-    done = runtime.publish_scores(runtime.audit_scores(runtime.score(partitions, version)))
-    return tuple(entry.state for entry in done)
-
-
-def train(runtime: Runtime, as_of: str, reason: str = "test") -> int:
-    trained = runtime.train(runtime.build_training_set(as_of))
-    evaluation = runtime.evaluate(trained)
-    report = runtime.gate(trained, evaluation)
-    model = runtime.register(trained, evaluation, report)
-    return runtime.promote(model, evaluation, report, reason, as_of).version
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    root = tmp_path_factory.mktemp("chain")
-    return make_flights_case(root / "project", root / "landing", changes={"gates": {"bound": 0.2}})
-
-
-@pytest.fixture(scope="module")
-def trained_home(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """History, a champion and one scored night: made once, copied by each test."""
-    home = tmp_path_factory.mktemp("trained") / "var"
-    runtime = runtime_of(case, home)
-    ingest(runtime, runtime.span(*_HISTORY))
-    assert train(runtime, _HISTORY[1]) == 1
-    ingest(runtime, [_NIGHTS[0]])
-    assert score(runtime, [_NIGHTS[0]]) == ("published",)
-    return home
-
-
-@pytest.fixture
-def runtime(case: Case, trained_home: Path, tmp_path: Path) -> Runtime:
-    """The chain on a copy of that state, and a landing zone of its own."""
-    shutil.copytree(trained_home, tmp_path / "var")
-    shutil.copytree(case.landing, tmp_path / "landing")
-    mine = Case(project=case.project, landing=tmp_path / "landing", path=case.path, spec=case.spec, keys=case.keys)
-    return runtime_of(mine, tmp_path / "var")
+from tests.cases import Case, landing_module
+from tests.chain.conftest import NIGHTS, ingest, runtime_of, score, state
 
 
 def visible(runtime: Runtime) -> dict[str, str]:
@@ -67,28 +20,30 @@ def visible(runtime: Runtime) -> dict[str, str]:
 
 def test_a_repeated_night_changes_nothing(runtime: Runtime) -> None:
     before = visible(runtime)
-    ingest(runtime, [_NIGHTS[0]])
-    assert score(runtime, [_NIGHTS[0]]) == ("unchanged",)
+    ingest(runtime, [NIGHTS[0]])
+    assert score(runtime, [NIGHTS[0]]) == ("unchanged",)
     assert visible(runtime) == before
 
 
 def test_each_row_is_scored_once_by_a_named_model(runtime: Runtime) -> None:
-    scored = runtime.store.scan(runtime.store.head("predictions"), [_NIGHTS[0]]).collect()
-    rows = runtime.store.scan(runtime.store.head("rows"), [_NIGHTS[0]]).collect()
+    scored = runtime.store.scan(runtime.store.head("predictions"), [NIGHTS[0]]).collect()
+    rows = runtime.store.scan(runtime.store.head("rows"), [NIGHTS[0]]).collect()
     assert sorted(scored.get_column("flight_id")) == sorted(rows.get_column("flight_id"))
     assert scored.get_column("model_version").unique().to_list() == [1]
     assert scored.get_column("score").is_between(0, 1).all()
 
 
-def test_the_order_of_nights_does_not_matter(runtime: Runtime, case: Case, trained_home: Path, tmp_path: Path) -> None:
-    for night in _NIGHTS[1:]:
+def test_the_order_of_nights_does_not_matter(
+    runtime: Runtime, trained_case: Case, trained_home: Path, tmp_path: Path
+) -> None:
+    for night in NIGHTS[1:]:
         ingest(runtime, [night])
         score(runtime, [night])
-    other = runtime_of(case, tmp_path / "other")
+    other = runtime_of(trained_case, tmp_path / "other")
     shutil.copytree(trained_home, tmp_path / "other")
-    for night in reversed(_NIGHTS[1:]):
+    for night in reversed(NIGHTS[1:]):
         ingest(other, [night])
-    for night in (_NIGHTS[2], _NIGHTS[1], _NIGHTS[3]):
+    for night in (NIGHTS[2], NIGHTS[1], NIGHTS[3]):
         score(other, [night])
 
     def digests(of: Runtime) -> dict[str, dict[str, str]]:
@@ -102,7 +57,7 @@ def test_the_order_of_nights_does_not_matter(runtime: Runtime, case: Case, train
 
 
 def test_a_bad_night_is_quarantined_blocks_nothing_and_heals(runtime: Runtime) -> None:
-    bad, good = _NIGHTS[1], _NIGHTS[2]
+    bad, good = NIGHTS[1], NIGHTS[2]
     landing = runtime.settings.landing_zone
     landing_module().spoil(landing, bad)
     before = {name: digest for name, digest in visible(runtime).items() if "/rows/" in name or "/predictions/" in name}
@@ -126,7 +81,7 @@ def test_a_bad_night_is_quarantined_blocks_nothing_and_heals(runtime: Runtime) -
 
 
 def test_a_restated_partition_is_scored_anew(runtime: Runtime) -> None:
-    night = _NIGHTS[0]
+    night = NIGHTS[0]
     path = runtime.settings.landing_zone / f"flights/date={night}/flights.csv.gz"
     rows = pl.read_csv(path, infer_schema=False)
     path.write_bytes(_gzip(rows.head(rows.height - 5)))
@@ -143,41 +98,41 @@ def test_a_missing_file_is_terminal_and_names_the_path(runtime: Runtime) -> None
 
 
 def test_training_reads_only_matured_published_partitions(runtime: Runtime) -> None:
-    ingest(runtime, [_NIGHTS[1]])
-    training_set = runtime.build_training_set(_NIGHTS[1])
-    assert training_set.holdout[1] == _NIGHTS[0]  # labels of a night arrive with the next
+    ingest(runtime, [NIGHTS[1]])
+    training_set = runtime.build_training_set(NIGHTS[1])
+    assert training_set.holdout[1] == NIGHTS[0]  # labels of a night arrive with the next
     holdout = pl.read_parquet(f"{training_set.folder}/holdout.parquet")
-    assert holdout.get_column("partition").max() == _NIGHTS[0]
-    assert runtime.build_training_set(_NIGHTS[1]).digest == training_set.digest
+    assert holdout.get_column("partition").max() == NIGHTS[0]
+    assert runtime.build_training_set(NIGHTS[1]).digest == training_set.digest
 
 
 def test_the_champion_changes_by_compare_and_set_and_comes_back_by_rollback(runtime: Runtime) -> None:
-    before = runtime.store.scan(runtime.store.head("predictions"), [_NIGHTS[0]]).collect()
-    for night in _NIGHTS[1:]:
+    before = runtime.store.scan(runtime.store.head("predictions"), [NIGHTS[0]]).collect()
+    for night in NIGHTS[1:]:
         ingest(runtime, [night])
-    trained = runtime.train(runtime.build_training_set(_NIGHTS[3]))
+    trained = runtime.train(runtime.build_training_set(NIGHTS[3]))
     evaluation = runtime.evaluate(trained)
-    passed = runtime.gate(trained, evaluation).model_copy(update={"passed": True})
+    passed = runtime.gate(trained, evaluation)
     model = runtime.register(trained, evaluation, passed)
     assert runtime.register(trained, evaluation, passed) == model
-    first = runtime.promote(model, evaluation, passed, "better", _NIGHTS[3])
-    assert runtime.promote(model, evaluation, passed, "better", _NIGHTS[3]) == first
+    first = runtime.promote(model, evaluation, passed, "better", NIGHTS[3])
+    assert runtime.promote(model, evaluation, passed, "better", NIGHTS[3]) == first
     assert (first.epoch, first.version, first.previous) == (2, 2, 1)
     assert runtime.registry.alias("champion") == 2
     assert runtime.registry.alias("previous") == 1
 
     rival = runtime_of_other_run(runtime)
     with pytest.raises(ConflictError, match="champion is 2"):
-        rival.promote(model, evaluation.model_copy(update={"champion_version": 1}), passed, "late", _NIGHTS[3])
+        rival.promote(model, evaluation.model_copy(update={"champion_version": 1}), passed, "late", NIGHTS[3])
     with pytest.raises(GateRefused):
-        rival.promote(model, evaluation, passed.model_copy(update={"passed": False}), "no", _NIGHTS[3])
+        rival.promote(model, evaluation, passed.model_copy(update={"passed": False}), "no", NIGHTS[3])
 
-    assert score(runtime, [_NIGHTS[0]]) == ("unchanged",)  # a new champion leaves yesterday's scores alone
-    assert score(runtime, [_NIGHTS[0]], version=2) == ("published",)
+    assert score(runtime, [NIGHTS[0]]) == ("unchanged",)  # a new champion leaves yesterday's scores alone
+    assert score(runtime, [NIGHTS[0]], version=2) == ("published",)
     back = runtime.rollback(None, "two is worse")
     assert (back.kind, back.version, runtime.registry.alias("champion")) == ("rollback", 1, 1)
-    assert score(runtime, [_NIGHTS[0]], version=1) == ("published",)
-    after = runtime.store.scan(runtime.store.head("predictions"), [_NIGHTS[0]]).collect()
+    assert score(runtime, [NIGHTS[0]], version=1) == ("published",)
+    after = runtime.store.scan(runtime.store.head("predictions"), [NIGHTS[0]]).collect()
     assert after.equals(before)
     assert [entry.kind for entry in runtime.promotions()] == ["promote", "promote", "rollback"]
 
@@ -185,17 +140,17 @@ def test_the_champion_changes_by_compare_and_set_and_comes_back_by_rollback(runt
 def test_a_tampered_champion_is_refused_before_it_scores(runtime: Runtime) -> None:
     folder = runtime.registry.fetch(runtime.model())
     (folder / "model.onnx").write_bytes(b"not what was registered")
-    ingest(runtime, [_NIGHTS[1]])
+    ingest(runtime, [NIGHTS[1]])
     before = visible(runtime)
     with pytest.raises(IntegrityError):
-        runtime.score([_NIGHTS[1]])
+        runtime.score([NIGHTS[1]])
     assert visible(runtime) == before
 
 
 def test_a_decision_is_stored_once_with_its_reasons(runtime: Runtime) -> None:
-    ingest(runtime, [_NIGHTS[1]])
-    score(runtime, [_NIGHTS[1]])
-    observations = runtime.observe(_NIGHTS[1])
+    ingest(runtime, [NIGHTS[1]])
+    score(runtime, [NIGHTS[1]])
+    observations = runtime.observe(NIGHTS[1])
     states = [seen.state for seen in observations.window]
     assert states == ["not_scored", "not_scored", "observed", "observed"]
     assert observations.live_labels > 0

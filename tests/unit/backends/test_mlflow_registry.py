@@ -183,7 +183,8 @@ def test_a_tampered_artifact_is_refused_and_never_parsed(
     else:
         served.write_bytes(b"other weights")
         artifacts.seal(folder)
-    with pytest.raises(IntegrityError):
+    # MLflow itself does not follow a link out of its store: to it, nothing is there.
+    with pytest.raises(NotFoundError if how == "swap in a link" else IntegrityError):
         registry.fetch(model)
     assert not canary.exists()
     assert not (tmp_path / "cache" / model.digest).exists(), "nothing that failed is left to be used"

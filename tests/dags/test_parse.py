@@ -1,0 +1,54 @@
+"""Parsing a DAG file is light: nothing heavy is loaded, and it is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+HEAVY = (
+    "torch",
+    "mlflow",
+    "great_expectations",
+    "evidently",
+    "onnxruntime",
+    "pandas",
+    "polars",
+    "deltalake",
+    "lightgbm",
+    "sklearn",
+    "numpy",
+)
+_PARSE = """
+import json, runpy, sys, time
+sys.path.insert(0, "dags")
+import airflow.sdk
+begun = time.process_time()
+runpy.run_path(sys.argv[1])
+seconds = time.process_time() - begun
+print(json.dumps({"seconds": seconds, "modules": sorted(sys.modules)}))
+"""
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "dags").glob("*.py")), ids=lambda path: path.name)
+def test_a_dag_file_parses_in_half_a_second_and_loads_no_heavy_library(path: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _PARSE, str(path)],
+        check=False,
+        cwd=PROJECT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert not set(HEAVY) & set(found["modules"])
+    assert "pipelines.runtime" not in found["modules"]
+    assert found["seconds"] < 0.5, "CPU seconds beyond importing airflow.sdk"
