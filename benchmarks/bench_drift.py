@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from pipelines.backends.psi import PopulationStability
 
 from benchmarks.harness import Result, seconds
+from pipelines.backends.psi import PopulationStability
 from pipelines.spec import UseCase, load_spec
 
 _ROWS, _COLUMNS = 50_000, 20

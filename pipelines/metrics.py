@@ -11,16 +11,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Which way is better, for every metric that a gate may name.
-GREATER_IS_BETTER: dict[str, bool] = {
-    "auc": True,
-    "accuracy": True,
-    "log_loss": False,
-    "brier": False,
-    "rmse": False,
-    "mae": False,
-}
-
 
 def metrics(
     task: Task, label: NDArray[np.floating], score: NDArray[np.floating], classes: int | None = None

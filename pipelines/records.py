@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 class Record(BaseModel):
     """The base of every record."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A metric may be NaN (the AUC of one class); JSON null would not come back as a number.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class RunInfo(Record):

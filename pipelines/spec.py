@@ -28,6 +28,16 @@ LandingPath = Annotated[
 Task = Literal["binary", "multiclass", "regression"]
 ColumnType = Literal["string", "int", "float", "bool", "timestamp", "date"]
 
+#: Metrics by name, and which way is better.
+GREATER_IS_BETTER: dict[str, bool] = {
+    "auc": True,
+    "accuracy": True,
+    "log_loss": False,
+    "brier": False,
+    "rmse": False,
+    "mae": False,
+}
+
 _MAX_SPEC_BYTES = 256 * 1024
 _DEFAULT_SUITES = "../expectations"
 

@@ -8,26 +8,50 @@ from __future__ import annotations
 import importlib
 import logging
 
-_STORE = ("polars", "deltalake", "pipelines.runtime")
-_MODEL = (*_STORE, "mlflow")
+_STORE = ("polars", "deltalake", "deltalake.transaction", "pipelines.runtime", "pipelines.backends.delta")
+_INGEST = (*_STORE, "pipelines.steps.ingest", "pipelines.backends.files")
+_MODEL = (*_STORE, "mlflow", "mlflow.entities", "pipelines.steps.promotion", "pipelines.backends.mlflow_registry")
+_ENGINE = (*_MODEL, "numpy", "onnxruntime", "pipelines.steps.scoring")
+_MONITOR = (*_ENGINE, "pipelines.steps.monitoring", "pipelines.backends.psi")
+_ONNX = ("pandas", "onnx", "mlflow.models", "mlflow.onnx", "mlflow.types")
+_GX = (
+    "pandas",
+    "great_expectations",
+    "great_expectations.expectations",
+    "great_expectations.execution_engine",
+    "great_expectations.validator.metrics_calculator",
+    "pipelines.backends.gx",
+)
 
-#: Modules by step, heaviest users last. A step that is not named imports what it needs when it needs it.
+#: Modules by step: what the step itself would import, adapters and what they import inside functions included.
 MODULES: dict[str, tuple[str, ...]] = {
-    "land": _STORE,
-    "validate": (*_STORE, "great_expectations"),
-    "publish": _STORE,
+    "land": (*_INGEST, "pipelines.tabular.parquet"),
+    "validate": (*_INGEST, *_GX),
+    "publish": _INGEST,
     "announce": (),
-    "score": (*_MODEL, "onnxruntime"),
-    "audit": _STORE,
-    "observe": _MODEL,
-    "report": (*_MODEL, "evidently"),
-    "decide": _STORE,
-    "build_training_set": _STORE,
-    # The first step of a torch optimizer imports torch._dynamo, which takes seconds.
-    "train": (*_MODEL, "torch", "torch._dynamo", "lightgbm", "onnx", "onnxruntime"),
-    "evaluate": (*_MODEL, "onnxruntime"),
+    "score": _ENGINE,
+    "audit": (*_STORE, "pipelines.steps.scoring"),
+    "observe": _MONITOR,
+    "report": (*_MONITOR, "evidently", "evidently.presets", "pipelines.backends.evidently_report"),
+    "decide": _MONITOR,
+    "build_training_set": (*_STORE, "pipelines.steps.training"),
+    "train": (
+        *_ENGINE,
+        *_ONNX,
+        "torch",
+        # The first step of a torch optimizer imports it, which takes seconds.
+        "torch._dynamo",
+        "tabm",
+        "rtdl_num_embeddings",
+        "lightgbm",
+        "onnxruntime.quantization",
+        "pipelines.steps.training",
+        "pipelines.backends.local_trainer",
+        "pipelines.training.entry",
+    ),
+    "evaluate": (*_ENGINE, "pipelines.steps.training"),
     "gate": _MODEL,
-    "register": _MODEL,
+    "register": (*_MODEL, *_ONNX),
     "promote": _MODEL,
     "rollback": _MODEL,
 }
@@ -56,6 +80,6 @@ def load_all() -> dict[str, str]:
     for module in sorted({module for modules in MODULES.values() for module in modules}):
         try:
             importlib.import_module(module)
-        except Exception as error:  # noqa: BLE001 (whatever goes wrong there, tasks still run, only slower)
+        except Exception as error:
             failed[module] = f"{type(error).__name__}: {error}"
     return failed

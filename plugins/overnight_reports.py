@@ -6,6 +6,7 @@ are for those who may read its DAGs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from html import escape
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.records import Commit, PublishedPartition, SnapshotRef
 
 PROJECT = Path(__file__).resolve().parents[1]
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 # Reports are HTML with scripts in it that other libraries wrote from data: sandboxed, they have no origin, so that
 # they reach neither Airflow's session nor its API.
@@ -100,8 +102,7 @@ def make_app() -> FastAPI:
     @app.get("/reports/{use_case}/{path:path}")
     def report(use_case: str, path: str, user: Any = Depends(get_user)) -> FileResponse:  # noqa: B008 (FastAPI's way)
         allow(use_case, user)
-        root = settings.reports / use_case
-        found = inside(root, path) if root.parent == settings.reports else None
+        found = inside(settings.reports / use_case, path) if _NAME.fullmatch(use_case) else None
         if found is None:
             raise HTTPException(404, "there is no such report")
         return FileResponse(found, media_type="text/html", headers=_HEADERS)

@@ -34,7 +34,7 @@ def dag_options(spec: UseCase, kind: str, doc: str) -> dict[str, Any]:
             # Only what may succeed later is tried again: a step's terminal error fails its task at once.
             "retries": 2,
             "retry_delay": timedelta(seconds=10),
-            "retry_exponential_backoff": True,
+            "retry_exponential_backoff": 2.0,
             "max_retry_delay": timedelta(minutes=5),
         },
     }

@@ -124,7 +124,14 @@ def _play(plan: Plan, where: servers.Places, tell: Teller) -> int:
             record = Record(runtime, airflow, played)
             verdicts = check(plan, record)
             seconds = {"servers": begun - tell.begun, "story": ended - begun, "total": time.monotonic() - tell.begun}
-            summary = summarize(plan, record, verdicts, seconds=seconds, warm=settings.warm)
+            summary = summarize(
+                plan,
+                record,
+                verdicts,
+                seconds=seconds,
+                warm=settings.warm,
+                code_version=servers.code_version(),
+            )
     finally:
         tell.close()
         if data.poll() is None:

@@ -46,10 +46,10 @@ FULL = Plan(
     repeated="2013-09-03",
 )
 
-#: The same acts with three months of history, three nights, and no October.
+#: The same acts with fewer nights. History stays whole: on less of it the gates refuse the first model.
 SHORT = Plan(
     name="short",
-    history=("2013-06-01", "2013-08-31"),
+    history=("2013-01-01", "2013-08-31"),
     nights=("2013-09-01", "2013-09-02"),
     bad="2013-09-03",
     after_bad="2013-09-04",

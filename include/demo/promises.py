@@ -99,10 +99,9 @@ def next_night_unharmed(plan: Plan, record: Record) -> tuple[bool, str]:
     if night is None or night.score is None or healed is None or night.score.ended is None:
         return False, "the night was not scored"
     early = night.score.ended <= healed.ingest.queued
-    return (
-        early and night.score.state == "success",
-        f"{night.partition}: scoring {night.score.state}, before the repair",
-    )
+    rows = record.scores.get(plan.after_bad)
+    when = "before" if early else "not before"
+    return early and bool(rows), f"{night.partition}: {rows} predictions, {when} the repair"
 
 
 def healed(plan: Plan, record: Record) -> tuple[bool, str]:
@@ -156,13 +155,15 @@ def outcome_stored(plan: Plan, record: Record) -> tuple[bool, str]:  # noqa: ARG
     ), f"{'promoted' if last.gates.passed else 'refused'}: {last.gates.reason}"
 
 
-def no_second_training(plan: Plan, record: Record) -> tuple[bool, str]:  # noqa: ARG001
-    """The same monitor run once more started nothing: a cool-down follows every yes."""
+def no_second_training(plan: Plan, record: Record) -> tuple[bool, str]:
+    """After the yes, the same monitor run once more started nothing: a cool-down follows."""
     asked = record.played.asked_twice
     if asked is None:
         return False, "the monitor was not run again"
     run, before, after = asked
-    return run.state == "success" and before == after, f"{before} trainings before, {after} after"
+    yes = sum(each.retrain and each.as_of == plan.drifted[1] for each in record.decisions)
+    held = run.state == "success" and before == after and yes == 1
+    return held, f"{before} trainings before, {after} after; {yes} yes as of {plan.drifted[1]}"
 
 
 def repeat_changes_nothing(plan: Plan, record: Record) -> tuple[bool, str]:

@@ -110,7 +110,11 @@ class Story:
     def _first_training(self) -> None:
         as_of = self.plan.first_as_of
         with self._act(f"first training as of {as_of}"):
-            self.played.trainings.append(self._run("train", as_of=as_of, reason="the first champion"))
+            run = self._run("train", as_of=as_of, reason="the first champion")
+            self.played.trainings.append(run)
+            if self.airflow.result(run, "promotion.promote") is None:
+                gated = self.airflow.result(run, "promotion.gate") or {}
+                raise ApiError(f"the first training gave no champion: {gated.get('record')}")
 
     def _nights(self) -> None:
         for partition in self.plan.nights:

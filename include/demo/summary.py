@@ -15,18 +15,24 @@ SCHEMA = 1
 
 
 def summarize(
-    plan: Plan, record: Record, verdicts: list[Verdict], *, seconds: dict[str, float], warm: bool
+    plan: Plan,
+    record: Record,
+    verdicts: list[Verdict],
+    *,
+    seconds: dict[str, float],
+    warm: bool,
+    code_version: str,
 ) -> dict[str, Any]:
     """The whole summary, JSON-ready.
 
     Args:
-        seconds: of the story as a whole: {"data", "servers", "story", "total"}.
+        seconds: of the story as a whole: {"servers", "story", "total"}.
     """
     return {
         "schema": SCHEMA,
         "plan": plan.name,
         "use_case": USE_CASE,
-        "code_version": record.promotions[-1].run.code_version if record.promotions else "unknown",
+        "code_version": code_version,
         "ok": all(verdict.held for verdict in verdicts),
         "promises": [{"promise": each.promise, "held": each.held, "evidence": each.evidence} for each in verdicts],
         "seconds": {name: round(value, 1) for name, value in seconds.items()},

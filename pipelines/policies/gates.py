@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pipelines.metrics import GREATER_IS_BETTER
 from pipelines.records import Evaluation, Gate, GateReport, Scorecard
-from pipelines.spec import UseCase
+from pipelines.spec import GREATER_IS_BETTER, UseCase
 
 #: 0.67 - 0.66 is a little less than 0.01 in binary floating point; that is nobody's intention.
 _ROUNDING = 1e-12

@@ -14,7 +14,7 @@ import polars as pl
 
 from pipelines import partitions as keys
 from pipelines.errors import NotFoundError, explain
-from pipelines.metrics import GREATER_IS_BETTER, metrics
+from pipelines.metrics import metrics
 from pipelines.policies.retraining import decide as decide_retraining
 from pipelines.ports import DriftDetector, DriftReporter, ModelRegistry, SnapshotStore
 from pipelines.records import (
@@ -31,7 +31,7 @@ from pipelines.records import (
     TrainingSet,
     ValidationReport,
 )
-from pipelines.spec import UseCase
+from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.features import build_features, labelled
 from pipelines.steps.scoring import PREDICTIONS, heads, score_columns
 from pipelines.steps.training import SAMPLE, read_scorecards, sample

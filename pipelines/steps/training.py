@@ -15,11 +15,11 @@ from pipelines import artifacts
 from pipelines import partitions as keys
 from pipelines.errors import IntegrityError, TrainingError, explain
 from pipelines.failpoints import failpoint
-from pipelines.metrics import GREATER_IS_BETTER, metrics
+from pipelines.metrics import metrics
 from pipelines.ports import DriftDetector, ModelRegistry, SnapshotStore, Trainer
 from pipelines.records import Evaluation, ModelRef, RunInfo, Scorecard, SnapshotRef, TrainedModel, TrainingSet
 from pipelines.scoring.engine import Engine
-from pipelines.spec import UseCase
+from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.features import build_features, labelled
 from pipelines.steps.scoring import heads
 

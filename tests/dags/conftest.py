@@ -18,9 +18,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 _home = tempfile.TemporaryDirectory(prefix="overnight-airflow-")
 os.environ["AIRFLOW_HOME"] = _home.name
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
+os.environ["AIRFLOW__API__HOST"] = "127.0.0.1"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_home.name}/airflow.db"
-os.environ["AIRFLOW__API_AUTH__JWT_SECRET"] = "a secret of the tests, long enough to sign with"
+os.environ["AIRFLOW__API_AUTH__JWT_SECRET"] = "a secret of the tests, " * 4
 sys.path.insert(0, str(PROJECT / "dags"))
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipelines.errors import TrainingError
-from pipelines.metrics import GREATER_IS_BETTER, metrics
+from pipelines.metrics import metrics
+from pipelines.spec import GREATER_IS_BETTER
 
 
 def test_binary_metrics_are_the_textbooks() -> None:

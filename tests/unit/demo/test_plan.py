@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from include.demo import promises
@@ -38,14 +40,14 @@ class _Nothing:
     """A record of a story in which nothing happened."""
 
     played = Played()
-    rows: dict[str, int] = {}
-    scores: dict[str, int] = {}
+    rows: ClassVar[dict[str, int]] = {}
+    scores: ClassVar[dict[str, int]] = {}
     distinct_keys = 0
-    runs: list[object] = []
-    quarantined: list[object] = []
-    trainings: list[object] = []
-    promotions: list[object] = []
-    decisions: list[object] = []
+    runs: ClassVar[list[object]] = []
+    quarantined: ClassVar[list[object]] = []
+    trainings: ClassVar[list[object]] = []
+    promotions: ClassVar[list[object]] = []
+    decisions: ClassVar[list[object]] = []
 
     class runtime:  # noqa: N801
         class spec:  # noqa: N801
@@ -54,7 +56,7 @@ class _Nothing:
 
         class store:  # noqa: N801
             @staticmethod
-            def history(table: str) -> list[object]:
+            def history(_table: str) -> list[object]:
                 return []
 
         class registry:  # noqa: N801
