@@ -85,8 +85,8 @@ class UnavailableError(TransientError):
 def explain(where: str, what: str, *, allowed: str | None = None, remedy: str | None = None) -> str:
     """Builds a message that says where, what, which values are allowed, and the remedy.
 
-    >>> explain("flights/rows 2013-09-08", "column 'distance' holds text", remedy="send the file again")
-    "flights/rows 2013-09-08: column 'distance' holds text. Remedy: send the file again."
+    >>> explain("orders/rows 2013-09-08", "column 'amount' holds text", remedy="send the file again")
+    "orders/rows 2013-09-08: column 'amount' holds text. Remedy: send the file again."
     """
     parts = [f"{where}: {what.rstrip('.')}."]
     if allowed is not None:

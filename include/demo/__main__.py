@@ -22,7 +22,7 @@ from include.demo.record import Record, published
 from include.demo.story import USE_CASE, Story
 from include.demo.summary import summarize
 from include.local import servers
-from pipelines.runtime import Runtime
+from pipelines.runtime import Runtime, code_version
 from pipelines.settings import Settings
 
 #: What an earlier demo left below var/; nothing else is touched.
@@ -130,7 +130,7 @@ def _play(plan: Plan, where: servers.Places, tell: Teller) -> int:
                 verdicts,
                 seconds=seconds,
                 warm=settings.warm,
-                code_version=servers.code_version(),
+                code_version=code_version(settings),
             )
     finally:
         tell.close()

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from include.local import processes
+from pipelines.runtime import code_version
+from pipelines.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 USER = "admin"
@@ -99,20 +101,6 @@ def password(where: Places) -> str:
     return _private(where.passwords, lambda: {USER: secrets.token_urlsafe(12)})[USER]
 
 
-def code_version() -> str:
-    """Git commit of the checkout, `+dirty` when the tree differs, `unknown` without git."""
-
-    def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(PROJECT), *args], capture_output=True, text=True, check=True, timeout=20
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
 def direct_loopback() -> dict[str, str]:
     """Environment that keeps plain HTTP on loopback away from a proxy that the machine may have."""
     direct = "127.0.0.1,localhost"
@@ -167,9 +155,11 @@ def environment(where: Places, airflow_port: int, mlflow_port: int) -> dict[str,
         "AIRFLOW_HOME": str(where.airflow),
         "OVERNIGHT_HOME": str(where.home),
         "OVERNIGHT_MLFLOW_URI": f"http://127.0.0.1:{mlflow_port}",
-        "OVERNIGHT_CODE_VERSION": os.environ.get("OVERNIGHT_CODE_VERSION") or code_version(),
+        "OVERNIGHT_CODE_VERSION": code_version(Settings(project=PROJECT)),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH", "")])),
         "PYTHONUNBUFFERED": "1",
+        # Threads that wait must not spin: a training beside another task was ten times slower on two cores.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "DO_NOT_TRACK": "1",
         "SCARF_ANALYTICS": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

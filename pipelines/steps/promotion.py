@@ -103,8 +103,8 @@ def promote(
     if not report.passed:
         raise GateRefused(explain(f"{spec.name}: promotion", report.reason))
     log = promotions(store)
-    if log and log[-1].version == model.version and log[-1].run == run:
-        _follow(registry, log)  # our own promotion, before a crash or a retry
+    if log and log[-1].version == model.version:
+        _follow(registry, log)  # promoted already, before a crash or a retry
         return log[-1]
     current = log[-1].version if log else None
     if current != evaluation.champion_version:

@@ -39,3 +39,27 @@ def test_a_publish_killed_anywhere_leaves_the_old_or_the_new_state_and_a_rerun_c
     subprocess.run(script, cwd=_ROOT, check=True)
     assert content(store) == new
     assert len(store.history("rows")) == 3
+
+
+_QUARANTINE = """
+import sys
+from pathlib import Path
+from tests.contracts.stores import audit, frame, open_store
+store = open_store(sys.argv[1], Path(sys.argv[2]))
+staged = store.stage("rows", "2013-01-02", frame(7, 8))
+store.quarantine(audit(staged, passed=False), staged, [Path(sys.argv[3])])
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_quarantine_killed_halfway_is_not_there_and_a_rerun_makes_it_whole(backend: str, tmp_path: Path) -> None:
+    original = tmp_path / "rows.csv"
+    original.write_text("broken")
+    script = [sys.executable, "-c", _QUARANTINE, backend, str(tmp_path), str(original)]
+    env = {**os.environ, "OVERNIGHT_FAILPOINT": "quarantine.written"}
+    assert subprocess.run(script, cwd=_ROOT, env=env, check=False).returncode == -signal.SIGKILL
+    store = open_store(backend, tmp_path)
+    assert store.quarantined("rows") == []
+    subprocess.run(script, cwd=_ROOT, check=True)
+    (entry,) = store.quarantined("rows")
+    assert (Path(entry.folder) / "rows.csv").read_text() == "broken"
