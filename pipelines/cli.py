@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -170,10 +170,16 @@ def _ingest(runtime: Runtime, table: str, chosen: list[str]) -> tuple[records.Qu
     return validated.quarantined
 
 
+def _tell(values: Mapping[str, float]) -> None:
+    """One line an epoch."""
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "epoch")
+    click.echo(f"epoch {values.get('epoch', 0):.0f}: {losses}", err=True)
+
+
 def _train(runtime: Runtime, as_of: str) -> None:
     training_set = runtime.build_training_set(as_of)
     click.echo(f"training set {training_set.digest[:12]}: {training_set.rows}", err=True)
-    trained = runtime.train(training_set)
+    trained = runtime.train(training_set, _tell)
     evaluation = runtime.evaluate(trained)
     report = runtime.gate(trained, evaluation)
     for gate in report.gates:
@@ -256,7 +262,7 @@ _STEPS: dict[str, Callable[[Runtime, _Call], Any]] = {
     "audit-scores": lambda rt, call: rt.audit_scores(call.record(records.Scored)),
     "publish-scores": lambda rt, call: rt.publish_scores(call.record(records.AuditedScores)),
     "build-training-set": lambda rt, call: rt.build_training_set(call.one()),
-    "train": lambda rt, call: rt.train(call.record(records.TrainingSet)),
+    "train": lambda rt, call: rt.train(call.record(records.TrainingSet), _tell),
     "evaluate": lambda rt, call: rt.evaluate(call.record(records.TrainedModel)),
     "gate": lambda rt, call: rt.gate(call.record(records.TrainedModel), call.record(records.Evaluation)),
     "register": lambda rt, call: rt.register(

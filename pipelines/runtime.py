@@ -18,6 +18,7 @@ from pipelines.ports import (
     DriftDetector,
     DriftReporter,
     ModelRegistry,
+    OnProgress,
     SnapshotStore,
     Trainer,
     Validator,
@@ -220,12 +221,12 @@ class Runtime:
 
         return training.build_training_set(self.spec, self.store, as_of, self.settings.work)
 
-    def train(self, training_set: TrainingSet) -> TrainedModel:
+    def train(self, training_set: TrainingSet, tell: OnProgress = lambda _: None) -> TrainedModel:
         """Trains; see `steps.training.train`."""
         from pipelines.steps import training
 
         work = self.settings.work
-        return training.train(self.spec, self.trainer, self.registry, self.drift, training_set, self.run, work)
+        return training.train(self.spec, self.trainer, self.registry, self.drift, training_set, self.run, work, tell)
 
     def evaluate(self, trained: TrainedModel) -> Evaluation:
         """Compares with the champion; see `steps.training.evaluate`."""

@@ -87,4 +87,4 @@ def open_runtime(spec: UseCase) -> Runtime:
         code_version=settings.code_version or "unknown",
         backfill=run.run_type == "backfill",
     )
-    return Runtime.open(spec.name, run=info, settings=settings)
+    return Runtime(spec, settings, info)  # the spec that was parsed: reading it again costs as much as the parse

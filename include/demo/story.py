@@ -92,10 +92,7 @@ class Story:
         self._first_training()
         self._nights()
         self._bad_night()
-        for low, high in self.plan.ranges:
-            self._range(low, high)
-            with self._act(f"monitor as of {high}"):
-                self._monitor(high)
+        self._ranges()
         self._drift()
         self._repeat()
         return self.played
@@ -105,7 +102,7 @@ class Story:
     def _history(self) -> None:
         low, high = self.plan.history
         with self._act(f"history {low} to {high}, one run"):
-            self.played.history = self._run("ingest", **{"from": low, "to": high})
+            self.played.history = self._run("ingest", **self._form((low, high)))
 
     def _first_training(self) -> None:
         as_of = self.plan.first_as_of
@@ -135,16 +132,22 @@ class Story:
             flights.mend(self.landing, bad)
             self.played.healed = self._night(bad)
 
-    def _range(self, low: str, high: str) -> None:
-        with self._act(f"nights {low} to {high}, one run each"):
-            span = {"from": low, "to": high}
-            self.played.ranges.append(((low, high), self._run("ingest", **span), self._run("score", **span)))
+    def _ranges(self) -> None:
+        """One ingest run and one scoring run a range, and a monitor run as of its end; the next range is ingested
+        meanwhile."""
+        spans = [*self.plan.ranges, self.plan.drifted]
+        coming = self._trigger("ingest", **self._form(spans[0]))
+        for index, (low, high) in enumerate(spans):
+            with self._act(f"nights {low} to {high}, a run each to ingest, score and watch"):
+                ingest = self._wait(coming, "success")
+                if index + 1 < len(spans):
+                    coming = self._trigger("ingest", **self._form(spans[index + 1]))
+                score = self._run("score", **self._form((low, high)))
+                self.played.ranges.append(((low, high), ingest, score))
+                self._monitor(high)
 
     def _drift(self) -> None:
-        low, high = self.plan.drifted
-        self._range(low, high)
-        with self._act(f"monitor as of {high}"):
-            self._monitor(high)
+        high = self.plan.drifted[1]
         with self._act("the retraining that the monitor asked for"):
             known = {run.run_id for run in self.played.trainings}
             found = self.airflow.wait_for_run(f"{USE_CASE}_train", lambda run: run.run_id not in known, 15)
@@ -179,8 +182,14 @@ class Story:
         return run
 
     def _run(self, kind: str, *, partition: str | None = None, expect: str = "success", **conf: Any) -> Run:
-        run = self.airflow.trigger(f"{USE_CASE}_{kind}", partition=partition, **conf)
-        return self._wait(run, expect)
+        return self._wait(self._trigger(kind, partition=partition, **conf), expect)
+
+    def _trigger(self, kind: str, *, partition: str | None = None, **conf: Any) -> Run:
+        return self.airflow.trigger(f"{USE_CASE}_{kind}", partition=partition, **conf)
+
+    @staticmethod
+    def _form(span: tuple[str, str]) -> dict[str, str]:
+        return {"from": span[0], "to": span[1]}
 
     def _wait(self, run: Run, expect: str) -> Run:
         begun = time.monotonic()

@@ -20,17 +20,18 @@ def main(arguments: list[str]) -> int:
     where = servers.places()
     match arguments:
         case ["up"]:
-            if state := servers.read_state(where):
-                print("Running already.")
-            else:
-                begun = time.monotonic()
-                print("Starting Airflow and MLflow (about half a minute) ...", flush=True)
-                try:
+            begun = time.monotonic()
+            try:
+                if servers.read_state(where):
+                    state = servers.wait_until_ready(where, ended=lambda: servers.read_state(where) is None)
+                    print("Running already.")
+                else:
+                    print("Starting Airflow and MLflow (about a minute) ...", flush=True)
                     state = servers.start(where, tied=False)
-                except servers.ServerError as error:
-                    print(error, file=sys.stderr)
-                    return 1
-                print(f"Up after {time.monotonic() - begun:.0f} s.")
+                    print(f"Up after {time.monotonic() - begun:.0f} s.")
+            except servers.ServerError as error:
+                print(error, file=sys.stderr)
+                return 1
             _show(state, where)
             return 0
         case ["down"]:

@@ -101,6 +101,8 @@ def build() -> None:
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
         subprocess.run([*pip, "install", "--require-hashes", "--no-deps", "-r", str(only)], check=True)
     uv, env = _uv(python)
+    if not sys.stderr.isatty():
+        uv.append("--quiet")  # one line a package otherwise
     # Compiled here, or the first import of everything pays for it, in the middle of the demo.
     sync = [*uv, "sync", "--require-hashes", "--compile-bytecode", "--python", str(python), str(LOCK)]
     subprocess.run(sync, check=True, cwd=PROJECT, env=env)

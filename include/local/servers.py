@@ -213,6 +213,8 @@ def get_json(url: str, timeout: float = 5) -> Any:
 def healthy(airflow_url: str, mlflow_url: str) -> bool:
     """Whether every component reports in."""
     try:
+        # The server builds its API for tasks at their first request, which takes seconds: that is not to be a task's.
+        get_json(f"{airflow_url}/execution/health", timeout=60)
         health = get_json(f"{airflow_url}/api/v2/monitor/health")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{mlflow_url}/health", timeout=5) as answer:
@@ -284,12 +286,37 @@ def _start(name: str, command: list[str], env: Mapping[str, str], where: Places)
         )
 
 
+def wait_until_ready(
+    where: Places, on_wait: Callable[[float], None] = lambda _seconds: None, ended: Callable[[], bool] = lambda: False
+) -> State:
+    """Waits until every server answers.
+
+    Args:
+        on_wait: called about four times a second with the seconds waited so far.
+        ended: asked whether the supervisor has ended, when the caller knows.
+
+    Raises:
+        ServerError: they ended, or did not answer in time.
+    """
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < _STARTUP_SECONDS:
+        state = read_state(where)
+        if state and state.ready:
+            return state
+        if ended():
+            said = where.logs / "supervisor.log"
+            raise ServerError((said.read_text().strip() if said.exists() else "") or "the supervisor ended")
+        on_wait(waited)
+        time.sleep(0.25)
+    raise ServerError(f"the servers did not answer within {_STARTUP_SECONDS} s; see {where.logs}")
+
+
 def start(where: Places, *, tied: bool, on_wait: Callable[[float], None] = lambda _seconds: None) -> State:
     """Starts the supervisor in the background and waits until every server answers.
 
     Args:
         tied: the servers end when this process ends, however it ends.
-        on_wait: called about twice a second with the seconds waited so far.
+        on_wait: as in `wait_until_ready`.
 
     Raises:
         ServerError: servers of this checkout are running already, or one did not start.
@@ -309,17 +336,8 @@ def start(where: Places, *, tied: bool, on_wait: Callable[[float], None] = lambd
             start_new_session=True,
             preexec_fn=processes.die_with_parent if tied else None,  # noqa: PLW1509 (as above)
         )
-    begun = time.monotonic()
     try:
-        while (waited := time.monotonic() - begun) < _STARTUP_SECONDS:
-            if child.poll() is not None:
-                raise ServerError((where.logs / "supervisor.log").read_text().strip() or "the supervisor ended")
-            state = read_state(where)
-            if state and state.ready:
-                return state
-            on_wait(waited)
-            time.sleep(0.25)
-        raise ServerError(f"the servers did not answer within {_STARTUP_SECONDS} s; see {where.logs}")
+        return wait_until_ready(where, on_wait, lambda: child.poll() is not None)
     except BaseException:
         if child.poll() is None:
             child.terminate()

@@ -16,7 +16,7 @@ from pipelines import partitions as keys
 from pipelines.errors import IntegrityError, TrainingError, explain
 from pipelines.failpoints import failpoint
 from pipelines.metrics import metrics
-from pipelines.ports import DriftDetector, ModelRegistry, SnapshotStore, Trainer
+from pipelines.ports import DriftDetector, ModelRegistry, OnProgress, SnapshotStore, Trainer
 from pipelines.records import Evaluation, ModelRef, RunInfo, Scorecard, SnapshotRef, TrainedModel, TrainingSet
 from pipelines.scoring.engine import Engine
 from pipelines.spec import GREATER_IS_BETTER, UseCase
@@ -146,11 +146,16 @@ def train(
     training_set: TrainingSet,
     run: RunInfo,
     work: Path,
+    tell: OnProgress = lambda _: None,
 ) -> TrainedModel:
     """Trains on a training set and stores the sealed artifact in the registry's run.
 
     The same training set, spec and code give the same key; a retry finds its own run again, and an artifact that
     was sealed before the retry is not trained a second time.
+
+    Args:
+        work: folder under which the artifact gets a folder named by its key.
+        tell: also called with each epoch's losses, for whoever is watching.
     """
     begun = time.monotonic()
     data = Path(training_set.folder)
@@ -176,7 +181,12 @@ def train(
     if not _sealed(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        trainer.train(spec, data, folder, lambda values: registry.log_progress(run_id, values))
+
+        def progress(values: Mapping[str, float]) -> None:
+            registry.log_progress(run_id, values)
+            tell(values)
+
+        trainer.train(spec, data, folder, progress)
         _freeze_reference(spec, drift, data, folder)
         (folder / "provenance.json").write_text(training_set.model_dump_json(exclude={"folder"}, indent=2), "utf-8")
         artifacts.seal(folder)

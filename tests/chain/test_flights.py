@@ -122,8 +122,9 @@ def test_the_champion_changes_by_compare_and_set_and_comes_back_by_rollback(runt
     assert runtime.registry.alias("previous") == 1
 
     rival = runtime_of_other_run(runtime)
+    assert evaluation.champion_version == 1
     with pytest.raises(ConflictError, match="champion is 2"):
-        rival.promote(model, evaluation.model_copy(update={"champion_version": 1}), passed, "late", NIGHTS[3])
+        rival.promote(runtime.registry.get(1), evaluation, passed, "compared with the champion before", NIGHTS[3])
     with pytest.raises(GateRefused):
         rival.promote(model, evaluation, passed.model_copy(update={"passed": False}), "no", NIGHTS[3])
 
