@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
-# Threads that wait must not spin: two processes that do so on two cores slow each other down tenfold.
+# Threads that wait must not spin: trainings beside other work on two cores took several times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help

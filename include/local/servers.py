@@ -158,7 +158,7 @@ def environment(where: Places, airflow_port: int, mlflow_port: int) -> dict[str,
         "OVERNIGHT_CODE_VERSION": code_version(Settings(project=PROJECT)),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH", "")])),
         "PYTHONUNBUFFERED": "1",
-        # Threads that wait must not spin: a training beside another task was ten times slower on two cores.
+        # Threads that wait must not spin: trainings beside other work on two cores took several times as long.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "DO_NOT_TRACK": "1",
         "SCARF_ANALYTICS": "false",
