@@ -15,6 +15,7 @@ import polars as pl
 
 from benchmarks.harness import Result, seconds
 from pipelines.backends.delta import DeltaStore
+from pipelines.ports import Draft
 from pipelines.records import Check, RunInfo, StagedPartition, ValidationReport
 
 _ROWS, _COLUMNS = 500_000, 20
@@ -47,8 +48,10 @@ def measure() -> list[Result]:
 
         def ours() -> None:
             turns["ours"] += 1
-            staged = store.stage("rows", "2013-01-01", frames[turns["ours"] % 4])
-            store.publish("rows", [staged], [_audit(staged)], RunInfo(run_id=str(turns["ours"])))
+            run = RunInfo(run_id=str(turns["ours"]))
+            draft = Draft(partition="2013-01-01", frame=frames[turns["ours"] % 4])
+            (staged,) = store.stage("rows", [draft], run)
+            store.publish("rows", [staged], [_audit(staged)], run)
 
         def delta() -> None:
             turns["delta"] += 1

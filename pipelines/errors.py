@@ -9,6 +9,8 @@
     │   ├── AuditError           a publish without a passing audit of exactly these bytes
     │   ├── IntegrityError       bytes differ from the digest that was recorded for them
     │   ├── NotFoundError        a snapshot, partition or model version that does not exist
+    │   │   └── RemovedError     bytes that were there and were erased or collected, as a tombstone says
+    │   ├── StrayWriteError      somebody wrote to main without the publisher; nothing can be merged until it is gone
     │   ├── SchemaMismatch       a model and a snapshot disagree about a column
     │   ├── TrainingError        training cannot give a usable model
     │   └── GateRefused          a gate said no; the champion stays
@@ -60,6 +62,14 @@ class IntegrityError(TerminalError):
 
 class NotFoundError(TerminalError):
     """A snapshot, partition, run or model version does not exist."""
+
+
+class RemovedError(NotFoundError):
+    """The bytes were erased or collected; a tombstone says when and why."""
+
+
+class StrayWriteError(TerminalError):
+    """Main holds uncommitted changes that no publish made: every publish fails until they are gone."""
 
 
 class SchemaMismatch(TerminalError):

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from datetime import datetime
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
+
+from pipelines.errors import NotFoundError, explain
+
+StoreName = Literal["delta", "lakefs"]
+_SNAPSHOT_ID = re.compile(r"(delta|lakefs):([a-z][a-z0-9_]{0,47})/([a-z][a-z0-9_]{0,47})@([0-9a-f]{1,64})")
 
 
 class Record(BaseModel):
@@ -54,8 +61,10 @@ class StagedPartition(Record):
     """SHA-256 of the staged Parquet file; also its name once it is published."""
     rows: int
     bytes: int
-    path: str
-    """Where the file lies, for the validator of the same backend."""
+    area: str
+    """Where the store keeps it apart: a folder, or a branch of the run's own."""
+    base: str | None = None
+    """Digest of what main held under this key when this was staged: a publish replaces that and nothing else."""
     sources: tuple[SourceFile, ...] = ()
     problems: tuple[Check, ...] = ()
     """Failed checks that were found while reading: any of them fails the audit."""
@@ -118,15 +127,31 @@ class Validated(Record):
 class SnapshotRef(Record):
     """An immutable published version of one table."""
 
-    store: Literal["delta"]
+    store: StoreName
     use_case: str
     table: str
-    version: int
+    version: str
+    """Delta: the table's version, a number. lakeFS: a commit id of the repository."""
 
     @property
     def id(self) -> str:
         """A name that a person can type, such as `delta:flights/rows@12`."""
         return f"{self.store}:{self.use_case}/{self.table}@{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The snapshot that an id names; whether there is one is the store's to say.
+
+        Raises:
+            NotFoundError: the text has not the form of an id.
+        """
+        found = _SNAPSHOT_ID.fullmatch(text)
+        if found is None:
+            raise NotFoundError(
+                explain("snapshot", f"{text!r} is not a snapshot's id", allowed="ids like delta:flights/rows@12")
+            )
+        store, use_case, table, version = found.groups()
+        return cls.model_validate({"store": store, "use_case": use_case, "table": table, "version": version})
 
 
 class PublishedPartition(Record):
@@ -162,16 +187,78 @@ class Audit(Record):
     sources: tuple[SourceFile, ...] = ()
 
 
-class Commit(Record):
-    """One entry of a table's history."""
+class CommitNote(Record):
+    """What a publisher writes into a commit: who changed what, and the audits that let it through."""
 
-    version: int
+    kind: Literal["publish", "revert", "erase"] = "publish"
+    table: str
     run: RunInfo
     partitions: dict[str, str]
     """Digest by partition, for what this commit replaced or added."""
+    removed: tuple[str, ...] = ()
+    """Partitions that are no longer there (a revert to before they came)."""
     audits: dict[str, Audit]
-    """The audit of each of them."""
+    """The audit of each of `partitions`."""
     provenance: dict[str, Any] = {}
+
+
+class Commit(CommitNote):
+    """One entry of a table's history."""
+
+    snapshot: SnapshotRef
+    """The version that the commit made."""
+    at: datetime
+    """When it was committed, by the store's clock (UTC). For people: no rule depends on it."""
+
+
+class Pin(Record):
+    """A snapshot that is kept by name: never collected."""
+
+    name: str
+    snapshot: SnapshotRef
+    reason: str
+
+
+class Tombstone(Record):
+    """Bytes that were removed for good, and why. It names no person."""
+
+    id: str
+    kind: Literal["erased", "collected"]
+    table: str
+    parts: tuple[PublishedPartition, ...]
+    """What is gone; `digest` names the bytes in commits that stay."""
+    reason: str
+    run: RunInfo
+    at: datetime
+
+
+class Finding(Record):
+    """Something wrong with a store that a person should know about."""
+
+    name: str
+    """Such as `stray_write`."""
+    where: str
+    what: str
+    remedy: str
+    repairable: bool
+    """Whether `overnight doctor --repair` can mend it."""
+
+
+class SnapshotDiff(Record):
+    """From one snapshot of a table to another, by partition."""
+
+    before: SnapshotRef
+    after: SnapshotRef
+    added: tuple[PublishedPartition, ...] = ()
+    removed: tuple[PublishedPartition, ...] = ()
+    replaced: tuple[tuple[PublishedPartition, PublishedPartition], ...] = ()
+    """Old and new."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the later snapshot less rows of the earlier one."""
+        more = sum(part.rows for part in self.added) - sum(part.rows for part in self.removed)
+        return more + sum(new.rows - old.rows for old, new in self.replaced)
 
 
 class ModelRef(Record):

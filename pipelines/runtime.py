@@ -96,7 +96,7 @@ class Runtime:
         """The snapshots."""
         from pipelines.backends.delta import DeltaStore
 
-        return DeltaStore(self.settings.snapshots, self.spec.name)
+        return DeltaStore(Path(self.settings.snapshots), self.spec.name) 
 
     @cached_property
     def validator(self) -> Validator:
@@ -155,7 +155,7 @@ class Runtime:
         """Reads and stages; see `steps.ingest.land`."""
         from pipelines.steps import ingest
 
-        return ingest.land(self.spec, self.source, self.validator, self.store, table, partitions)
+        return ingest.land(self.spec, self.source, self.validator, self.store, table, partitions, self.run)
 
     def validate(self, landing: Landing) -> Validated:
         """Audits what was staged; see `steps.ingest.validate`."""
@@ -199,7 +199,8 @@ class Runtime:
         from pipelines.steps import scoring
 
         model = self.model(version)
-        return scoring.score(self.spec, self.store, self.registry, model, partitions, anew=version is not None)
+        anew = version is not None
+        return scoring.score(self.spec, self.store, self.registry, model, partitions, self.run, anew=anew)
 
     def audit_scores(self, scored: Scored) -> AuditedScores:
         """Audits staged scores; see `steps.scoring.audit_scores`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import SecretStr  # noqa: TC002 (pydantic needs the name at run time)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,15 @@ class Settings(BaseSettings):
     """Everything that Overnight writes."""
     landing: Path | None = None
     """The landing zone; `<home>/landing` when not given."""
+    snapshots_uri: str | None = None
+    """Delta Lake tables: a folder, or `s3://bucket/prefix` (credentials and endpoint from the AWS_ variables);
+    `<home>/snapshots` when not given."""
+    lakefs_endpoint: str | None = None
+    """lakeFS server, such as http://127.0.0.1:8000; for specs with `snapshot: lakefs`."""
+    lakefs_access_key_id: str | None = None
+    lakefs_secret_access_key: SecretStr | None = None
+    lakefs_storage: str = "local://overnight"
+    """Storage namespace below which a use case's repository is made: `local://name` or `s3://bucket/prefix`."""
     mlflow_uri: str | None = None
     """MLflow's tracking server; an SQLite file under `home` when not given."""
     code_version: str | None = None
@@ -34,9 +44,14 @@ class Settings(BaseSettings):
         return self.landing or self.home / "landing"
 
     @cached_property
-    def snapshots(self) -> Path:
-        """Root of the snapshot store."""
-        return self.home / "snapshots"
+    def snapshots(self) -> str:
+        """Root of the Delta Lake tables: a folder, or `s3://bucket/prefix`."""
+        return self.snapshots_uri or str(self.home / "snapshots")
+
+    @cached_property
+    def cache(self) -> Path:
+        """Local copies of immutable files that lie elsewhere, named by their digests; may be deleted at any time."""
+        return self.home / "cache"
 
     @cached_property
     def reports(self) -> Path:

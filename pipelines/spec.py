@@ -314,7 +314,7 @@ class UseCase(SpecModel):
     scoring: Scoring = Scoring()
     drift: Drift = Drift()
     retraining: Retraining = Retraining()
-    snapshot: Literal["delta"] = "delta"
+    snapshot: Literal["delta", "lakefs"] = "delta"
     registry: Literal["mlflow"] = "mlflow"
 
     @property

@@ -108,7 +108,7 @@ def make_app() -> FastAPI:
         return FileResponse(found, media_type="text/html", headers=_HEADERS)
 
     @app.get("/snapshots/{use_case}/{table}/{version}")
-    def snapshot(use_case: str, table: str, version: int, user: Any = Depends(get_user)) -> HTMLResponse:  # noqa: B008
+    def snapshot(use_case: str, table: str, version: str, user: Any = Depends(get_user)) -> HTMLResponse:  # noqa: B008
         allow(use_case, user)
         try:
             runtime = Runtime.open(use_case, settings=settings)
@@ -116,7 +116,7 @@ def make_app() -> FastAPI:
                 raise HTTPException(404, "there is no such table")
             ref = SnapshotRef(store=runtime.spec.snapshot, use_case=use_case, table=table, version=version)
             parts = list(runtime.store.partitions(ref).values())
-            commit = next((entry for entry in runtime.store.history(table) if entry.version == version), None)
+            commit = next((entry for entry in runtime.store.history(table) if entry.snapshot == ref), None)
         except OvernightError as error:
             raise HTTPException(404, str(error)) from None
         return HTMLResponse(snapshot_page(ref, parts, commit), headers=_HEADERS)

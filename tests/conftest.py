@@ -11,6 +11,16 @@ import pytest
 
 from pipelines.spec import UseCase, load_spec
 from tests.cases import REPOSITORY, Case, make_flights_case, make_third_case
+from tests.contracts.stores import BACKENDS, SERVERS
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of a snapshot store's backend, with the servers that it needs running."""
+    name: str = request.param
+    if name in SERVERS:
+        request.getfixturevalue(SERVERS[name])
+    return name
 
 
 @pytest.fixture(scope="session")

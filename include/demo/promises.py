@@ -184,9 +184,9 @@ def one_record(plan: Plan, record: Record) -> tuple[bool, str]:  # noqa: ARG001
     for commit in record.runtime.store.history("predictions"):
         made = commit.provenance.get("predictions", {}).values()
         if commit.run.run_id not in runs or not commit.provenance.get("snapshots"):
-            return False, f"version {commit.version} of the predictions does not say where it is from"
+            return False, f"{commit.snapshot.id} does not say where it is from"
         if any(int(each["model"]) not in versions for each in made):
-            return False, f"version {commit.version} of the predictions names a model that does not exist"
+            return False, f"{commit.snapshot.id} names a model that does not exist"
         named += len(made)
     return named > 0, f"{named} prediction partitions name their model version, run and input snapshots"
 

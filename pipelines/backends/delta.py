@@ -15,15 +15,15 @@ commits are not fsynced: this survives a killed process, not a power cut.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -31,16 +31,16 @@ from pipelines.audits import audits_of
 from pipelines.backends.delta_quarantine import list_set_aside, set_aside
 from pipelines.errors import ConflictError, IntegrityError, NotFoundError, SchemaMismatch, explain
 from pipelines.failpoints import failpoint
+from pipelines.parquet import sha256, write
+from pipelines.ports import Draft
 from pipelines.records import (
-    Audit,
-    Check,
     Commit,
+    CommitNote,
     Publication,
     PublishedPartition,
     Quarantined,
     RunInfo,
     SnapshotRef,
-    SourceFile,
     StagedPartition,
     ValidationReport,
 )
@@ -69,23 +69,20 @@ class DeltaStore:
 
     # -- staging -------------------------------------------------------------------------------------------------
 
-    def stage(  # noqa: D102 (the port says it)
-        self,
-        table: str,
-        partition: str,
-        frame: pl.DataFrame,
-        *,
-        sources: Sequence[SourceFile] = (),
-        problems: Sequence[Check] = (),
-    ) -> StagedPartition:
-        folder = self._root / "_staging" / _checked(_TABLE, table, "table") / _checked(_KEY, partition, "partition")
+    def stage(self, table: str, drafts: Iterable[Draft], run: RunInfo) -> tuple[StagedPartition, ...]:  # noqa: ARG002, D102
+        _checked(_TABLE, table, "table")
+        delta = self._open(table)
+        current = self._list(delta) if delta is not None else {}
+        return tuple(self._stage(table, draft, current) for draft in drafts)
+
+    def _stage(self, table: str, draft: Draft, current: Mapping[str, PublishedPartition]) -> StagedPartition:
+        folder = self._root / "_staging" / table / _checked(_KEY, draft.partition, "partition")
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
         try:
-            frame.write_parquet(temporary, compression="zstd", statistics=True)
-            digest = _sha256(temporary)
+            digest = write(draft.frame, temporary)
             path = folder / f"{digest}.parquet"
             temporary.replace(path)
         finally:
@@ -94,17 +91,26 @@ class DeltaStore:
         return StagedPartition(
             use_case=self._use_case,
             table=table,
-            partition=partition,
+            partition=draft.partition,
             digest=digest,
-            rows=frame.height,
+            rows=draft.frame.height,
             bytes=path.stat().st_size,
-            path=str(path),
-            sources=tuple(sources),
-            problems=tuple(problems),
+            area=str(folder),
+            base=current[draft.partition].digest if draft.partition in current else None,
+            sources=draft.sources,
+            problems=draft.problems,
         )
 
     def read_staged(self, staged: StagedPartition) -> pl.LazyFrame:  # noqa: D102
-        return pl.scan_parquet(self._locate(staged), hive_partitioning=False)
+        return pl.scan_parquet(self.local(staged), hive_partitioning=False)
+
+    def local(self, staged: StagedPartition) -> Path:  # noqa: D102
+        path = self._locate(staged)
+        if sha256(path) != staged.digest:
+            raise IntegrityError(
+                explain(self._where(staged), "the staged file is not what was staged", remedy="land it again")
+            )
+        return path
 
     def discard(self, staged: StagedPartition) -> None:  # noqa: D102
         self._staged_path(staged).unlink(missing_ok=True)
@@ -120,26 +126,30 @@ class DeltaStore:
         *,
         provenance: Mapping[str, object] | None = None,
         absent: bool = False,
+        kind: Literal["publish", "erase"] = "publish",
     ) -> Publication:
         audits = audits_of(self._use_case, table, staged, reports)
         for part in staged:
-            if _sha256(self._locate(part)) != part.digest:
-                raise IntegrityError(
-                    explain(self._where(part), "the staged file is not what was staged", remedy="land it again")
-                )
+            self.local(part)
         failpoint("publish.verified")
-        seen: dict[str, str | None] | None = None
         for _ in range(_ATTEMPTS):
             delta = self._open_or_create(table, staged)
             current = {part.partition: part.digest for part in self._list(delta).values()}
             now = {part.partition: current.get(part.partition) for part in staged}
             changed = [part for part in staged if now[part.partition] != part.digest]
-            self._refuse_losers(changed, now, seen, absent=absent)
-            seen = now
+            self._refuse_losers(changed, now, absent=absent)
             if not changed:
                 version = delta.version()
                 break
-            if (committed := self._commit(delta, table, changed, now, audits, run, provenance or {})) is not None:
+            note = CommitNote(
+                kind=kind,
+                table=table,
+                run=run,
+                partitions={part.partition: part.digest for part in changed},
+                audits={part.partition: audits[part.partition] for part in changed},
+                provenance=dict(provenance or {}),
+            )
+            if (committed := self._commit(delta, table, changed, now, note)) is not None:
                 version = committed
                 break
         else:
@@ -160,7 +170,6 @@ class DeltaStore:
         self,
         changed: Sequence[StagedPartition],
         now: Mapping[str, str | None],
-        seen: Mapping[str, str | None] | None,
         *,
         absent: bool,
     ) -> None:
@@ -168,10 +177,12 @@ class DeltaStore:
             found = now[part.partition]
             if absent and found is not None:
                 raise ConflictError(explain(self._where(part), "published already by another run"))
-            if seen is not None and found != seen[part.partition]:
+            if found != part.base:
                 raise ConflictError(
                     explain(
-                        self._where(part), "another run published other rows at the same time", remedy="run it again"
+                        self._where(part),
+                        "another run published other rows since this was staged",
+                        remedy="stage it again: clear the run from its first task",
                     )
                 )
 
@@ -181,9 +192,7 @@ class DeltaStore:
         table: str,
         changed: Sequence[StagedPartition],
         now: Mapping[str, str | None],
-        audits: Mapping[str, Audit],
-        run: RunInfo,
-        provenance: Mapping[str, object],
+        note: CommitNote,
     ) -> int | None:
         """One attempt: the version it made, or None when another commit came first."""
         from deltalake import CommitProperties, Transaction
@@ -212,17 +221,9 @@ class DeltaStore:
             stats = json.dumps({"numRecords": part.rows})
             actions.append(AddAction(relative, part.bytes, {"partition": part.partition}, stamp, True, stats))
         failpoint("publish.linked")
-        names = [part.partition for part in changed]
-        message = Commit(
-            version=-1,
-            run=run,
-            partitions={part.partition: part.digest for part in changed},
-            audits={name: audits[name] for name in names},
-            provenance=dict(provenance),
-        )
         # A transaction counter a partition: two writers of the same partition conflict even when both only add.
-        counters = [Transaction(name, (delta.transaction_version(name) or 0) + 1) for name in names]
-        text = message.model_dump_json(exclude={"version"})
+        counters = [Transaction(name, (delta.transaction_version(name) or 0) + 1) for name in note.partitions]
+        text = note.model_dump_json()
         try:
             delta.create_write_transaction(
                 actions,
@@ -296,7 +297,9 @@ class DeltaStore:
         commits: list[Commit] = []
         for entry in delta.history() if delta is not None else []:
             if (message := entry.get("overnight")) is not None:
-                commits.append(Commit.model_validate({**json.loads(message), "version": entry["version"]}))
+                at = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC)
+                made = {"snapshot": self._ref(table, entry["version"]), "at": at}
+                commits.append(Commit.model_validate({**json.loads(message), **made}))
         return commits
 
     # -- inner ---------------------------------------------------------------------------------------------------
@@ -339,7 +342,7 @@ class DeltaStore:
         from deltalake.exceptions import DeltaError
 
         try:
-            delta = self._open(snapshot.table, snapshot.version)
+            delta = self._open(snapshot.table, int(snapshot.version))
         except (DeltaError, OSError, ValueError) as error:
             raise NotFoundError(explain(snapshot.id, f"there is no such snapshot ({error})")) from None
         if delta is None or snapshot.use_case != self._use_case:
@@ -356,7 +359,7 @@ class DeltaStore:
         }
 
     def _ref(self, table: str, version: int) -> SnapshotRef:
-        return SnapshotRef(store="delta", use_case=self._use_case, table=table, version=version)
+        return SnapshotRef(store="delta", use_case=self._use_case, table=table, version=str(version))
 
     def _staged_path(self, staged: StagedPartition) -> Path:
         folder = self._root / "_staging" / _checked(_TABLE, staged.table, "table")
@@ -387,11 +390,6 @@ def _checked(pattern: re.Pattern[str], value: str, what: str) -> str:
 
 def _shown(schema: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _link(source: Path, target: Path) -> None:

@@ -44,7 +44,9 @@ class GreatExpectations:
     def __init__(self, reports: Path) -> None:
         self._reports = reports
 
-    def validate(self, spec: UseCase, staged: Sequence[StagedPartition]) -> list[ValidationReport]:
+    def validate(
+        self, spec: UseCase, staged: Sequence[StagedPartition], files: Sequence[Path]
+    ) -> list[ValidationReport]:
         """One report a partition, in the same order, of exactly the staged bytes.
 
         Raises:
@@ -54,11 +56,11 @@ class GreatExpectations:
         _quiet()
         suites: dict[tuple[str, bool], _Suite] = {}
         reports = []
-        for part in staged:
+        for part, file in zip(staged, files, strict=True):
             kind = (part.table, is_static(part.partition))
             if kind not in suites:
                 suites[kind] = _Suite(spec, part.table, rules(spec, part.table, static=kind[1]))
-            report = self._judge(spec, suites[kind], part)
+            report = self._judge(spec, suites[kind], part, file)
             if len(staged) == 1 or not report.passed:
                 report = self._with_page(report)
             reports.append(report)
@@ -84,8 +86,8 @@ class GreatExpectations:
         )
         return self._with_page(report)
 
-    def _judge(self, spec: UseCase, suite: _Suite, part: StagedPartition) -> ValidationReport:
-        frame, digest = _read(part)
+    def _judge(self, spec: UseCase, suite: _Suite, part: StagedPartition, file: Path) -> ValidationReport:
+        frame, digest = _read(part, file)
         problems = tuple(problem.model_copy(update={"passed": False}) for problem in part.problems)
         checks = problems + suite.run(frame, part.partition)
         return ValidationReport(
@@ -277,11 +279,11 @@ def _raised(info: Any) -> str | None:
     return "; ".join(sorted(messages))
 
 
-def _read(part: StagedPartition) -> tuple[pl.DataFrame, str]:
+def _read(part: StagedPartition, file: Path) -> tuple[pl.DataFrame, str]:
     """The staged rows, and the digest of the very bytes that they were parsed from."""
     where = f"{part.use_case}/{part.table} {part.partition}"
     try:
-        data = Path(part.path).read_bytes()
+        data = file.read_bytes()
     except OSError as error:
         raise IntegrityError(
             explain(where, f"the staged file cannot be read: {error}", remedy="land the partition again")

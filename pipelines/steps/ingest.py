@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pipelines import partitions as keys
 from pipelines.errors import InputError, MissingInput, explain
-from pipelines.ports import STATIC, DataSource, SnapshotStore, Validator
+from pipelines.ports import STATIC, DataSource, Draft, SnapshotStore, Validator
 from pipelines.records import Check, Landing, Publication, Quarantined, RunInfo, Validated
 from pipelines.spec import UseCase
 
@@ -35,6 +35,7 @@ def land(
     store: SnapshotStore,
     table: str,
     partitions: Sequence[str],
+    run: RunInfo,
 ) -> Landing:
     """Reads what has landed and stages it. A file that cannot be read at all goes to quarantine with its reason.
 
@@ -42,17 +43,21 @@ def land(
         MissingInput: not one of the files is there. For a lagged table that is no error in a range, where the
             first keys may lie before its first file.
     """
-    staged, quarantined, missing = [], [], []
+    quarantined, missing = [], []
     wanted = table_keys(spec, table, partitions)
-    for key in wanted:
-        try:
-            landed = source.read(spec, table, key)
-        except MissingInput:
-            missing.append(key)
-        except InputError as error:
-            quarantined.append(_set_aside(spec, source, validator, store, table, key, str(error)))
-        else:
-            staged.append(store.stage(table, key, landed.frame, sources=landed.sources, problems=landed.problems))
+
+    def drafts() -> Iterator[Draft]:
+        for key in wanted:
+            try:
+                landed = source.read(spec, table, key)
+            except MissingInput:
+                missing.append(key)
+            except InputError as error:
+                quarantined.append(_set_aside(spec, source, validator, store, table, key, str(error)))
+            else:
+                yield Draft(partition=key, frame=landed.frame, sources=landed.sources, problems=landed.problems)
+
+    staged = store.stage(table, drafts(), run)
     if wanted and len(missing) == len(wanted):
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise MissingInput(
@@ -63,7 +68,7 @@ def land(
                 remedy="ask the source for the file, then clear this task",
             )
         )
-    return Landing(table=table, staged=tuple(staged), quarantined=tuple(quarantined), missing=tuple(missing))
+    return Landing(table=table, staged=staged, quarantined=tuple(quarantined), missing=tuple(missing))
 
 
 def _set_aside(
@@ -85,7 +90,9 @@ def validate(
     spec: UseCase, source: DataSource, validator: Validator, store: SnapshotStore, landing: Landing
 ) -> Validated:
     """Judges each staged partition; the failed ones go to quarantine with their reports, the others go on."""
-    reports = validator.validate(spec, landing.staged) if landing.staged else []
+    reports = []
+    if landing.staged:
+        reports = validator.validate(spec, landing.staged, [store.local(staged) for staged in landing.staged])
     judged = list(zip(landing.staged, reports, strict=True))
     aside = [
         store.quarantine(report, staged, [source.local_path(file) for file in staged.sources])

@@ -29,10 +29,10 @@ from pipelines.records import (
     RunInfo,
     SnapshotRef,
     TrainingSet,
-    ValidationReport,
 )
 from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.features import build_features, labelled
+from pipelines.steps.logs import append
 from pipelines.steps.scoring import PREDICTIONS, heads, score_columns
 from pipelines.steps.training import SAMPLE, read_scorecards, sample
 
@@ -228,18 +228,15 @@ def decide(spec: UseCase, store: SnapshotStore, observations: Observations, run:
             "policy": [hashlib.sha256(spec.retraining.model_dump_json().encode()).hexdigest()],
         }
     )
-    name = re.sub(r"[^A-Za-z0-9_-]", "-", decision.id)
-    staged = store.stage(DECISIONS, name, frame)
-    report = ValidationReport(
-        use_case=spec.name,
-        table=DECISIONS,
-        partition=name,
-        digest=staged.digest,
+    append(
+        store,
+        spec.name,
+        DECISIONS,
+        re.sub(r"[^A-Za-z0-9_-]", "-", decision.id),
+        frame,
+        [Check(name="decided_by_policy", passed=True, observed="; ".join(decision.reasons))],
+        run,
         suite=f"{spec.name}.retraining",
         suite_digest=hashlib.sha256(spec.retraining.model_dump_json().encode()).hexdigest(),
-        rows=1,
-        passed=True,
-        checks=(Check(name="decided_by_policy", passed=True, observed="; ".join(decision.reasons)),),
     )
-    store.publish(DECISIONS, [staged], [report], run, absent=True)
     return decision

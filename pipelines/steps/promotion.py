@@ -24,9 +24,9 @@ from pipelines.records import (
     Promotion,
     RunInfo,
     TrainedModel,
-    ValidationReport,
 )
 from pipelines.spec import UseCase
+from pipelines.steps.logs import append
 
 PROMOTIONS = "promotions"
 
@@ -187,21 +187,17 @@ def _append(
     entry: Promotion,
     checks: Sequence[Check],
 ) -> Promotion:
-    name = f"e{entry.epoch:06d}"
-    frame = pl.DataFrame({"epoch": [entry.epoch], "version": [entry.version], "entry": [entry.model_dump_json()]})
-    staged = store.stage(PROMOTIONS, name, frame)
-    report = ValidationReport(
-        use_case=spec.name,
-        table=PROMOTIONS,
-        partition=name,
-        digest=staged.digest,
+    append(
+        store,
+        spec.name,
+        PROMOTIONS,
+        f"e{entry.epoch:06d}",
+        pl.DataFrame({"epoch": [entry.epoch], "version": [entry.version], "entry": [entry.model_dump_json()]}),
+        checks,
+        entry.run,
         suite=f"{spec.name}.gates",
         suite_digest=hashlib.sha256(spec.gates.model_dump_json().encode()).hexdigest(),
-        rows=1,
-        passed=all(check.passed for check in checks),
-        checks=tuple(checks),
     )
-    store.publish(PROMOTIONS, [staged], [report], entry.run, absent=True)
     failpoint("promote.appended")
     _follow(registry, [*log, entry])
     return entry

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from pipelines.errors import NotFoundError, QuarantinedError, explain
-from pipelines.ports import ModelRegistry, SnapshotStore
+from pipelines.ports import Draft, ModelRegistry, SnapshotStore
 from pipelines.records import (
     AuditedScores,
     Check,
@@ -64,6 +64,7 @@ def score(
     registry: ModelRegistry,
     model: ModelRef,
     partitions: Sequence[str],
+    run: RunInfo,
     *,
     anew: bool = False,
 ) -> Scored:
@@ -101,28 +102,46 @@ def score(
         same_inputs = before.get("inputs") == fingerprints[partition]
         if not same_inputs or (anew and before.get("model") != model.version):
             due.append(partition)
-    staged, unseen = [], {}
+    unseen: dict[str, dict[str, float]] = {}
+    staged: tuple[StagedPartition, ...] = ()
     if due:
         engine = Engine(registry.fetch(model), tile_rows=spec.scoring.tile_rows)
-        for start in range(0, len(due), _CHUNK):
-            chunk = due[start : start + _CHUNK]
-            features = build_features(spec, store, snapshots, chunk).collect()
-            scored = _with_scores(spec, features, engine, model)
-            by_partition = scored.partition_by("partition", as_dict=True, include_key=False)
-            parts = features.partition_by("partition", as_dict=True)
-            for partition in chunk:
-                frame = by_partition.get((partition,), scored.drop("partition").clear())
-                staged.append(store.stage(PREDICTIONS, partition, frame))
-                unseen[partition] = engine.unseen(parts.get((partition,), features.clear()))
+
+        def drafts() -> Iterator[Draft]:
+            for start in range(0, len(due), _CHUNK):
+                chunk = due[start : start + _CHUNK]
+                for partition, frame, part in score_partitions(spec, store, snapshots, engine, model, chunk):
+                    unseen[partition] = engine.unseen(part)
+                    yield Draft(partition=partition, frame=frame)
+
+        staged = store.stage(PREDICTIONS, drafts(), run)
     return Scored(
         model=model,
         inputs=tuple(snapshots.values()),
-        staged=tuple(staged),
+        staged=staged,
         rows_in={partition: held[partition].rows for partition in partitions},
         fingerprints=fingerprints,
         unseen=unseen,
         unchanged=tuple(sorted(set(partitions) - set(due))),
     )
+
+
+def score_partitions(
+    spec: UseCase,
+    store: SnapshotStore,
+    snapshots: Mapping[str, SnapshotRef],
+    engine: Engine,
+    model: ModelRef,
+    partitions: Sequence[str],
+) -> Iterator[tuple[str, pl.DataFrame, pl.DataFrame]]:
+    """Scores whole partitions together: each one's key, its predictions as they are published, and its features."""
+    features = build_features(spec, store, snapshots, partitions).collect()
+    scored = _with_scores(spec, features, engine, model)
+    by_partition = scored.partition_by("partition", as_dict=True, include_key=False)
+    parts = features.partition_by("partition", as_dict=True)
+    for partition in partitions:
+        frame = by_partition.get((partition,), scored.drop("partition").clear())
+        yield partition, frame, parts.get((partition,), features.clear())
 
 
 def _fingerprint(spec: UseCase, digests: Mapping[str, Mapping[str, str]], partition: str) -> str:

@@ -16,6 +16,7 @@ from pipelines import partitions as keys
 from pipelines.errors import IntegrityError, TrainingError, explain
 from pipelines.failpoints import failpoint
 from pipelines.metrics import metrics
+from pipelines.parquet import sha256
 from pipelines.ports import DriftDetector, ModelRegistry, OnProgress, SnapshotStore, Trainer
 from pipelines.records import Evaluation, ModelRef, RunInfo, Scorecard, SnapshotRef, TrainedModel, TrainingSet
 from pipelines.scoring.engine import Engine
@@ -74,7 +75,7 @@ def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Pa
         )
     names = [*(f"{part}.parquet" for part in PARTS), SAMPLE]
     _write_sample(spec, folder)
-    digest = hashlib.sha256("".join(_sha256(folder / name) for name in names).encode()).hexdigest()
+    digest = hashlib.sha256("".join(sha256(folder / name) for name in names).encode()).hexdigest()
     final = folder.parent / digest[:16]
     shutil.rmtree(final, ignore_errors=True)
     folder.rename(final)
@@ -211,7 +212,7 @@ def _sealed(folder: Path) -> bool:
     if not digests.is_file():
         return False
     try:
-        artifacts.verify(folder, _sha256(digests))
+        artifacts.verify(folder, sha256(digests))
     except IntegrityError:
         return False
     return True
@@ -271,8 +272,3 @@ def _scorecard(spec: UseCase, name: str, folder: Path, holdout: pl.DataFrame) ->
         rows_per_second=holdout.height / seconds if seconds > 0 else None,
         bytes=(folder / "model.onnx").stat().st_size,
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,17 +8,30 @@ from pathlib import Path
 import polars as pl
 
 from pipelines.backends.delta import DeltaStore
-from pipelines.ports import SnapshotStore
+from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import Check, Publication, RunInfo, StagedPartition, ValidationReport
 
 BACKENDS = ("delta",)
+#: The session fixture (tests/conftest.py) that starts what a backend needs.
+SERVERS: dict[str, str] = {}
 RUN = RunInfo(run_id="test", dag_id="contract", code_version="abc")
 
 
 def open_store(backend: str, root: Path) -> SnapshotStore:
-    """The store of a backend under a folder of the test's own."""
+    """The store of a backend under a folder, prefix or repository of the test's own, which the folder's name gives.
+
+    Subprocesses call this too: what they need to know of servers is in the environment.
+    """
     assert backend == "delta"
     return DeltaStore(root / "snapshots", "uc")
+
+
+def spoil(store: SnapshotStore, staged: StagedPartition) -> None:
+    """Flips a bit in the middle of a staged file, behind the store's back."""
+    path = Path(staged.area) / f"{staged.digest}.parquet"
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(bytes(raw))
 
 
 def frame(*values: float) -> pl.DataFrame:
@@ -42,9 +55,15 @@ def audit(staged: StagedPartition, *, passed: bool = True) -> ValidationReport:
     )
 
 
+def stage(store: SnapshotStore, partition: str, *values: float, table: str = "rows") -> StagedPartition:
+    """Stages one partition of `frame(*values)`."""
+    (staged,) = store.stage(table, [Draft(partition=partition, frame=frame(*values))], RUN)
+    return staged
+
+
 def put(store: SnapshotStore, partition: str, *values: float, table: str = "rows") -> Publication:
     """Stages, audits and publishes one partition."""
-    staged = store.stage(table, partition, frame(*values))
+    staged = stage(store, partition, *values, table=table)
     return store.publish(table, [staged], [audit(staged)], RUN)
 
 

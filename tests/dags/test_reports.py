@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +138,15 @@ def test_the_app_only_reads(client: Any) -> None:
 
 
 def test_a_snapshot_page_says_what_is_in_it_who_committed_it_and_what_it_was_audited_with() -> None:
-    ref = SnapshotRef(store="delta", use_case="flights", table="rows", version=3)
+    ref = SnapshotRef(store="delta", use_case="flights", table="rows", version="3")
     parts = [
         PublishedPartition(partition=key, digest=digest * 64, rows=rows)
         for key, digest, rows in (("2013-09-01", "a", 705), ("2013-09-02", "b", 893))
     ]
     commit = Commit(
-        version=3,
+        table="rows",
+        snapshot=ref,
+        at=datetime(2013, 9, 3, tzinfo=UTC),
         run=RunInfo(run_id="run <7>", dag_id="flights_ingest", code_version="abc"),
         partitions={"2013-09-02": "b" * 64},
         audits={"2013-09-02": Audit(digest="c" * 64, suite="flights_rows", suite_digest="d" * 64, checks=24, rows=893)},

@@ -21,10 +21,10 @@ def _task(function: Any, **options: Any) -> Any:
 
 def test_a_step_returns_its_record_as_json_and_its_seconds() -> None:
     def work() -> SnapshotRef:
-        return SnapshotRef(store="delta", use_case="flights", table="rows", version=3)
+        return SnapshotRef(store="delta", use_case="flights", table="rows", version="3")
 
     result = _task(work).execute({})
-    assert result["record"] == {"store": "delta", "use_case": "flights", "table": "rows", "version": 3}
+    assert result["record"] == {"store": "delta", "use_case": "flights", "table": "rows", "version": "3"}
     assert set(result["seconds"]) == {"import", "work"}
     assert all(seconds >= 0 for seconds in result["seconds"].values())
 
@@ -83,5 +83,5 @@ def test_the_url_of_a_report_is_below_the_servers_own_path(monkeypatch: pytest.M
     )
     assert report_url(None, "/var/reports") is None
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.org/airflow")
-    ref = SnapshotRef(store="delta", use_case="flights", table="rows", version=3)
+    ref = SnapshotRef(store="delta", use_case="flights", table="rows", version="3")
     assert snapshot_url(ref) == "/airflow/overnight/snapshots/flights/rows/3"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.stores import BACKENDS, content, open_store, put
+from tests.contracts.stores import content, open_store, put
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SCRIPT = """
@@ -23,7 +23,6 @@ put(open_store(sys.argv[1], Path(sys.argv[2])), "2013-01-02", 7, 8)
 _POINTS = {"stage.written": False, "publish.verified": False, "publish.linked": False, "publish.committed": True}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("point", "visible"), _POINTS.items())
 def test_a_publish_killed_anywhere_leaves_the_old_or_the_new_state_and_a_rerun_converges(
     backend: str, point: str, visible: bool, tmp_path: Path
@@ -44,14 +43,13 @@ def test_a_publish_killed_anywhere_leaves_the_old_or_the_new_state_and_a_rerun_c
 _QUARANTINE = """
 import sys
 from pathlib import Path
-from tests.contracts.stores import audit, frame, open_store
+from tests.contracts.stores import audit, open_store, stage
 store = open_store(sys.argv[1], Path(sys.argv[2]))
-staged = store.stage("rows", "2013-01-02", frame(7, 8))
+staged = stage(store, "2013-01-02", 7, 8)
 store.quarantine(audit(staged, passed=False), staged, [Path(sys.argv[3])])
 """
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_quarantine_killed_halfway_is_not_there_and_a_rerun_makes_it_whole(backend: str, tmp_path: Path) -> None:
     original = tmp_path / "rows.csv"
     original.write_text("broken")

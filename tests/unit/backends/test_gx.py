@@ -102,7 +102,7 @@ def stage(tmp_path):
             digest=hashlib.sha256(data).hexdigest(),
             rows=frame.height,
             bytes=len(data),
-            path=str(path),
+            area=str(path),
             problems=problems,
             sources=(SourceFile(path="rows/x.csv", sha256="ab" * 32, bytes=7),),
         )
