@@ -1,4 +1,4 @@
-"""One way to write a partition's Parquet file, whichever store keeps it: the same frame gives the same bytes."""
+"""One way to write a partition's Parquet file, whichever store keeps it, and to name it by its bytes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,39 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import polars as pl
+    from blake3 import blake3
 
 
 def write(frame: pl.DataFrame, path: Path) -> str:
     """Writes a frame as one Parquet file.
 
     Returns:
-        SHA-256 (hex) of the file. Equal frames give equal files on one version of Polars.
+        BLAKE3 (hex) of the file. Equal frames give equal files on one version of Polars.
     """
-    frame.write_parquet(path, compression="zstd", statistics=True)
-    return sha256(path)
+    # Snappy: every reader of Parquet has it, and it decodes several times faster than zstd (ADR 0009).
+    frame.write_parquet(path, compression="snappy", statistics=True)
+    return digest(path)
+
+
+def digest(path: Path) -> str:
+    """BLAKE3 (hex) of a file, on as many cores as there are."""
+    from blake3 import blake3
+
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+
+
+def digest_of(data: bytes) -> str:
+    """BLAKE3 (hex) of bytes in memory."""
+    from blake3 import blake3
+
+    return blake3(data, max_threads=blake3.AUTO).hexdigest()
+
+
+def digester() -> blake3:
+    """BLAKE3 of bytes that come one block after the other: `update`, then `hexdigest`."""
+    from blake3 import blake3
+
+    return blake3()
 
 
 def sha256(path: Path) -> str:

@@ -58,7 +58,7 @@ class StagedPartition(Record):
     table: str
     partition: str
     digest: str
-    """SHA-256 of the staged Parquet file; also its name once it is published."""
+    """BLAKE3 of the staged Parquet file; also its name once it is published."""
     rows: int
     bytes: int
     area: str

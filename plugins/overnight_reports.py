@@ -74,7 +74,7 @@ def _table(parts: list[PublishedPartition], chosen: set[str], commit: Commit | N
                 f"<tr><td>{escape(part.partition)}</td><td class=n>{part.rows:,}</td>"
                 f"<td><code>{escape(part.digest[:16])}</code></td><td>{seal}</td></tr>"
             )
-    head = "<tr><th>Partition</th><th>Rows</th><th>SHA-256</th><th>Audit</th></tr>"
+    head = "<tr><th>Partition</th><th>Rows</th><th>BLAKE3</th><th>Audit</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 

@@ -1,6 +1,6 @@
 """Snapshots on Delta Lake, on a local disk.
 
-One Delta table a table, partitioned by `partition`. A partition is one Parquet file named by its SHA-256, so that
+One Delta table a table, partitioned by `partition`. A partition is one Parquet file named by its BLAKE3 digest, so that
 "are these bytes published already?" is a look at the log and a repeat is a no-op. Publishing links the staged file
 into the table's folder and commits it to the log in one transaction; what was audited is, byte for byte, what is read.
 
@@ -31,7 +31,7 @@ from pipelines.audits import audits_of
 from pipelines.backends.delta_quarantine import list_set_aside, set_aside
 from pipelines.errors import ConflictError, IntegrityError, NotFoundError, SchemaMismatch, explain
 from pipelines.failpoints import failpoint
-from pipelines.parquet import sha256, write
+from pipelines.parquet import digest, write
 from pipelines.ports import Draft
 from pipelines.records import (
     Commit,
@@ -106,7 +106,7 @@ class DeltaStore:
 
     def local(self, staged: StagedPartition) -> Path:  # noqa: D102
         path = self._locate(staged)
-        if sha256(path) != staged.digest:
+        if digest(path) != staged.digest:
             raise IntegrityError(
                 explain(self._where(staged), "the staged file is not what was staged", remedy="land it again")
             )

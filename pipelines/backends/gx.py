@@ -20,6 +20,7 @@ from pipelines.backends.gx_html import page
 from pipelines.backends.gx_suite import Rule, build, is_static, rules, rules_digest
 from pipelines.backends.gx_words import check_of
 from pipelines.errors import IntegrityError, SpecError, explain
+from pipelines.parquet import digest_of
 from pipelines.records import Check, SourceFile, StagedPartition, ValidationReport
 from pipelines.spec import UseCase
 
@@ -288,7 +289,7 @@ def _read(part: StagedPartition, file: Path) -> tuple[pl.DataFrame, str]:
         raise IntegrityError(
             explain(where, f"the staged file cannot be read: {error}", remedy="land the partition again")
         ) from None
-    digest = hashlib.sha256(data).hexdigest()
+    digest = digest_of(data)
     if digest != part.digest:
         raise IntegrityError(
             explain(

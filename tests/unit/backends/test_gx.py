@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from blake3 import blake3
 
 from pipelines.backends.gx import GreatExpectations, _Definition, _Plan, _to_pandas, write_html
 from pipelines.backends.gx_suite import Rule, catalogue, rules
@@ -99,7 +100,7 @@ def stage(tmp_path):
             use_case="parcels",
             table=table,
             partition=partition,
-            digest=hashlib.sha256(data).hexdigest(),
+            digest=blake3(data).hexdigest(),
             rows=frame.height,
             bytes=len(data),
             area=str(path),
@@ -118,9 +119,14 @@ def validator(tmp_path):
 @pytest.fixture
 def judge(validator, stage):
     def run(frame, spec=None, **kwargs):
-        return validator.validate(spec or use_case(), [stage(frame, **kwargs)])[0]
+        return validate(validator, spec or use_case(), [stage(frame, **kwargs)])[0]
 
     return run
+
+
+def validate(validator, spec, staged):
+    """Judges staged partitions whose files lie where `stage` wrote them."""
+    return validator.validate(spec, staged, [Path(part.area) for part in staged])
 
 
 def failed(report):
@@ -196,7 +202,7 @@ def test_the_verdict_on_one_partition_says_nothing_about_the_next(validator, sta
     days = [f"2024-05-0{i + 1}" for i in range(5)]
     moved = [frame.with_columns(pl.col("at") + timedelta(days=i)) for i, frame in enumerate(frames)]
     staged = [stage(frame, partition=day) for frame, day in zip(moved, days, strict=True)]
-    reports = validator.validate(use_case(), staged)
+    reports = validate(validator, use_case(), staged)
     assert [report.passed for report in reports] == [True, False, True, False, True]
     assert [report.partition for report in reports] == days
     assert [report.digest for report in reports] == [part.digest for part in staged]
@@ -204,7 +210,7 @@ def test_the_verdict_on_one_partition_says_nothing_about_the_next(validator, sta
 
 def test_the_bounds_are_each_partitions_own(validator, stage):
     staged = [stage(good(start=DAY + timedelta(days=1)), partition=day) for day in ("2024-05-02", "2024-05-03")]
-    reports = validator.validate(use_case(), staged)
+    reports = validate(validator, use_case(), staged)
     assert [report.passed for report in reports] == [True, False]
     (check,) = reports[1].failed
     assert "at least 2024-05-03 00:00:00+00:00 and below 2024-05-04" in check.allowed
@@ -325,23 +331,23 @@ def test_an_empty_partition_passes_only_where_the_spec_allows_no_rows(judge):
 
 def test_bytes_that_differ_from_the_staged_digest_are_refused(validator, stage):
     part = stage(good())
-    Path(part.path).write_bytes(Path(part.path).read_bytes() + b"x")
+    Path(part.area).write_bytes(Path(part.area).read_bytes() + b"x")
     with pytest.raises(IntegrityError, match="has digest"):
-        validator.validate(use_case(), [part])
+        validate(validator, use_case(), [part])
 
 
 def test_a_staged_file_that_is_gone_is_refused(validator, stage):
-    part = stage(good()).model_copy(update={"path": "/nowhere/at-all.parquet"})
+    part = stage(good()).model_copy(update={"area": "/nowhere/at-all.parquet"})
     with pytest.raises(IntegrityError, match=r"rows 2024-05-01: the staged file cannot be read"):
-        validator.validate(use_case(), [part])
+        validate(validator, use_case(), [part])
 
 
 def test_staged_bytes_that_are_no_parquet_are_refused(validator, stage, tmp_path):
     path = tmp_path / "text.parquet"
     path.write_bytes(b"hello")
-    part = stage(good()).model_copy(update={"path": str(path), "digest": hashlib.sha256(b"hello").hexdigest()})
+    part = stage(good()).model_copy(update={"area": str(path), "digest": blake3(b"hello").hexdigest()})
     with pytest.raises(IntegrityError, match="no Parquet file"):
-        validator.validate(use_case(), [part])
+        validate(validator, use_case(), [part])
 
 
 @pytest.mark.parametrize(
@@ -369,7 +375,7 @@ def test_staged_bytes_that_are_no_parquet_are_refused(validator, stage, tmp_path
 def test_an_expectation_that_cannot_be_is_a_spec_error_that_names_what_may_be(validator, stage, expect, kwargs, words):
     spec = use_case(own=[{"expect": expect, "kwargs": kwargs}])
     with pytest.raises(SpecError) as caught:
-        validator.validate(spec, [stage(good())])
+        validate(validator, spec, [stage(good())])
     for word in words:
         assert word in str(caught.value)
 
@@ -393,7 +399,7 @@ def test_partitions_of_several_tables_are_judged_by_their_own_suites(validator, 
         stage(good()),
         stage(pl.DataFrame({"port": ["A", None]}), partition="static", table="ports"),
     ]
-    rows, ports = validator.validate(use_case(), staged)
+    rows, ports = validate(validator, use_case(), staged)
     assert (rows.suite, ports.suite) == ("parcels.rows", "parcels.ports")
     assert rows.passed
     assert failed(ports) == {("column_values_to_not_be_null", "port")}
@@ -407,11 +413,11 @@ def test_the_suite_digest_changes_with_the_suite_and_not_with_the_data(judge):
 
 
 def test_a_page_is_written_for_a_single_partition_and_for_failed_ones(validator, stage, tmp_path):
-    (alone,) = validator.validate(use_case(), [stage(good())])
+    (alone,) = validate(validator, use_case(), [stage(good())])
     assert alone.html == str(
         tmp_path / "reports" / "parcels" / "validation" / "rows" / f"2024-05-01-{alone.digest[:12]}.html"
     )
-    passed, bad = validator.validate(use_case(), [stage(good()), stage(BAD["a repeated key"][0])])
+    passed, bad = validate(validator, use_case(), [stage(good()), stage(BAD["a repeated key"][0])])
     assert passed.html is None
     text = Path(bad.html).read_text("utf-8")
     assert "2 times" in text
