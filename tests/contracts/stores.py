@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,15 @@ import polars as pl
 
 from pipelines.backends.delta import DeltaStore
 from pipelines.ports import Draft, SnapshotStore
-from pipelines.records import Check, Publication, RunInfo, StagedPartition, ValidationReport
+from pipelines.records import (
+    Check,
+    Publication,
+    PublishedPartition,
+    RunInfo,
+    StagedPartition,
+    Tombstone,
+    ValidationReport,
+)
 from tests.servers.seaweed import BUCKET
 
 if TYPE_CHECKING:
@@ -91,6 +100,21 @@ def audit(staged: StagedPartition, *, passed: bool = True) -> ValidationReport:
         rows=staged.rows,
         passed=passed,
         checks=(Check(name="looked_at", passed=passed, observed="it"),),
+    )
+
+
+def tombstone(name: str, *parts: PublishedPartition, kind: str = "collected") -> Tombstone:
+    """A tombstone of parts of `rows`."""
+    return Tombstone.model_validate(
+        {
+            "id": name,
+            "kind": kind,
+            "table": "rows",
+            "parts": parts,
+            "reason": "nobody needs it",
+            "run": RUN,
+            "at": datetime(2026, 1, 2, 3, tzinfo=UTC),
+        }
     )
 
 
