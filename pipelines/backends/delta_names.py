@@ -7,6 +7,7 @@ import re
 from pipelines.errors import NotFoundError, explain
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_DATA = re.compile(r"[^/]+/partition=[^/]+/[0-9a-f]{64}\.parquet")
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 
@@ -17,6 +18,11 @@ STAGING = "_staging"
 def data_path(partition: str, digest: str) -> str:
     """Where a published partition lies, below its table's folder."""
     return f"partition={partition}/{digest}.parquet"
+
+
+def is_data(path: str) -> bool:
+    """Whether a path is such a one, below the use case's folder. A stranger's files have other names."""
+    return _DATA.fullmatch(path) is not None
 
 
 def staged_path(table: str, partition: str, digest: str) -> str:
