@@ -193,7 +193,7 @@ class DeltaLog:
         text = note.model_dump_json()
         base = delta.version()
         with self._answering(note.table):
-            try:
+            with contextlib.suppress(CommitFailedError):
                 delta.create_write_transaction(
                     actions,
                     mode="append",
@@ -207,9 +207,6 @@ class DeltaLog:
                         ],
                     ),
                 )
-            except CommitFailedError as error:
-                if "Generic" in str(error):  # no conflict: object_store's word for a disk or a server that failed
-                    raise OSError(str(error)) from error
             # Other commits may have come before or after ours, and a request that was sent twice finds its own first
             # attempt in the way: ours is the version with our words.
             delta.update_incremental()
