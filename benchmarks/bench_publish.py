@@ -30,7 +30,7 @@ def measure() -> list[Result]:
     frames = [base.with_columns(c0=pl.Series(generator.random(_ROWS))) for _ in range(4)]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        store = DeltaStore(root / "ours", "bench")
+        store = DeltaStore(root / "ours", "bench", root / "cache")
         turns = {"ours": 0, "delta": 0}
 
         def ours() -> None:

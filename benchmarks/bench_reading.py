@@ -35,14 +35,14 @@ def _fill(store: SnapshotStore, partitions: int, rows: int) -> None:
 
 
 def _read(root: Path) -> float:
-    store = DeltaStore(root, "bench")
+    store = DeltaStore(root, "bench", root / "cache")
     head = store.head("rows")
     assert head is not None
     return float(store.scan(head, ["p00005"], ["c0"]).sum().collect().get_column("c0").item())
 
 
 def _publish(root: Path) -> None:
-    publish(DeltaStore(root, "bench"), Draft(partition="another", frame=_frame(_ROWS, 1)))
+    publish(DeltaStore(root, "bench", root / "cache"), Draft(partition="another", frame=_frame(_ROWS, 1)))
 
 
 def _peak(root: Path, what: str) -> float:
@@ -56,8 +56,8 @@ def measure() -> list[Result]:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         small, large = Path(folder) / "small", Path(folder) / "large"
-        _fill(DeltaStore(small, "bench"), _SMALL, 1_000)
-        _fill(DeltaStore(large, "bench"), _LARGE, 1_000)
+        _fill(DeltaStore(small, "bench", small / "cache"), _SMALL, 1_000)
+        _fill(DeltaStore(large, "bench", large / "cache"), _LARGE, 1_000)
         results.append(
             Result(
                 name="read_one_partition_of_1000",
@@ -69,8 +69,8 @@ def measure() -> list[Result]:
             )
         )
         narrow, wide = Path(folder) / "narrow", Path(folder) / "wide"
-        _fill(DeltaStore(narrow, "bench"), 10, _ROWS)
-        _fill(DeltaStore(wide, "bench"), 100, _ROWS)
+        _fill(DeltaStore(narrow, "bench", narrow / "cache"), 10, _ROWS)
+        _fill(DeltaStore(wide, "bench", wide / "cache"), 100, _ROWS)
         for what in ("publish", "read"):
             results.append(
                 Result(
