@@ -1,6 +1,6 @@
 """Writes .env for docker-compose.yaml: `python3 include/production/dotenv.py`.
 
-Every `NAME=` of .env.example is a secret and gets 256 random bits. A name that .env has already keeps its value, so
+Every `NAME=` of .env.example is a secret and gets random bits of its own. A name that .env has already keeps its value, so
 that a second run only adds what a newer .env.example asks for. Needs nothing but Python's standard library.
 """
 
@@ -16,9 +16,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 _ASSIGNED = re.compile(r"^([A-Z0-9_]+)=(.*)$", re.MULTILINE)
 
 
-def fresh_secret() -> str:
-    """256 random bits in URL-safe base64, the form that Airflow asks of a Fernet key; needs no quoting in a URL."""
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+def fresh_secret(name: str) -> str:
+    """Random bits in URL-safe base64, which needs no quoting in a URL: the 256 that a Fernet key has, or 384."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(32 if "FERNET" in name else 48)).decode()
 
 
 def fill(example: str, existing: str) -> str:
@@ -26,9 +26,9 @@ def fill(example: str, existing: str) -> str:
     known = dict(_ASSIGNED.findall(existing))
     missing = [name for name, value in _ASSIGNED.findall(example) if not value and not known.get(name)]
     if not existing:
-        return _ASSIGNED.sub(lambda found: f"{found[0]}{fresh_secret()}" if found[1] in missing else found[0], example)
+        return _ASSIGNED.sub(lambda found: f"{found[0]}{fresh_secret(found[1])}" if found[1] in missing else found[0], example)
     kept = [line for line in existing.splitlines() if line.rstrip("=") not in missing]
-    return "\n".join([*kept, *(f"{name}={fresh_secret()}" for name in missing)]) + "\n"
+    return "\n".join([*kept, *(f"{name}={fresh_secret(name)}" for name in missing)]) + "\n"
 
 
 def write(project: Path = PROJECT) -> Path:

@@ -18,7 +18,7 @@ _VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>[A-Z0-9_]+)(?:(?P<how>:[-?])(?P<wor
 _SECRET = re.compile(r"PASSWORD|SECRET|FERNET|_KEY$|CONN|BROKER_URL|RESULT_BACKEND|STORE_URI|requirepass")
 _TEXT = (REPOSITORY / "docker-compose.yaml").read_text()
 _EXAMPLE = (REPOSITORY / ".env.example").read_text()
-_ONCE = {"databases", "buckets", "migrate"}
+_ONCE = {"databases", "buckets", "lakefs-setup", "migrate"}
 
 Compose = dict[str, Any]
 
@@ -129,6 +129,7 @@ def test_volumes_hold_whatever_outlives_a_container(compose: Compose) -> None:
     assert mounted - set(compose["volumes"]) == {
         "./include/production/databases.sql",
         "./include/production/buckets.sh",
+        "./include/production/lakefs_setup.sh",
     }
     assert set(compose["volumes"]) <= mounted
     shared = compose["services"]["worker"]["volumes"]
@@ -144,7 +145,7 @@ def test_tasks_are_told_what_the_settings_ask_for(compose: Compose, monkeypatch:
     settings = Settings()
     assert settings.tracking_uri == "http://mlflow:5000"
     assert settings.lakefs_endpoint == "http://lakefs:8000"
-    first_user = compose["services"]["lakefs"]["environment"]
+    first_user = compose["services"]["lakefs-setup"]["environment"]
     assert settings.lakefs_access_key_id == first_user["LAKEFS_INSTALLATION_ACCESS_KEY_ID"]
     assert settings.lakefs_secret_access_key
     assert settings.lakefs_secret_access_key.get_secret_value() == first_user["LAKEFS_INSTALLATION_SECRET_ACCESS_KEY"]
@@ -177,8 +178,8 @@ def test_writing_the_secrets_again_only_adds_what_is_missing(tmp_path: Path) -> 
     (tmp_path / ".env.example").write_text("# Why\nFIRST=\n# OPTIONAL=1\n")
     path = dotenv.write(tmp_path)
     before = path.read_text()
-    assert re.fullmatch(r"# Why\nFIRST=[\w-]{43}=\n# OPTIONAL=1\n", before)
+    assert re.fullmatch(r"# Why\nFIRST=[\w-]{64}\n# OPTIONAL=1\n", before)
     assert path.stat().st_mode & 0o777 == 0o600
     (tmp_path / ".env.example").write_text("FIRST=\nSECOND=\nTHIRD=fixed\n")
     after = dotenv.write(tmp_path).read_text()
-    assert re.fullmatch(re.escape(before) + r"SECOND=[\w-]{43}=\n", after)
+    assert re.fullmatch(re.escape(before) + r"SECOND=[\w-]{64}\n", after)
