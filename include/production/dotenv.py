@@ -1,7 +1,7 @@
 """Writes .env for docker-compose.yaml: `python3 include/production/dotenv.py`.
 
-Every `NAME=` of .env.example is a secret and gets random bits of its own. A name that .env has already keeps its value, so
-that a second run only adds what a newer .env.example asks for. Needs nothing but Python's standard library.
+Every `NAME=` of .env.example is a secret and gets random bits of its own. A name that .env has already keeps its value,
+so that a second run only adds what a newer .env.example asks for. Needs nothing but Python's standard library.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def fill(example: str, existing: str) -> str:
     known = dict(_ASSIGNED.findall(existing))
     missing = [name for name, value in _ASSIGNED.findall(example) if not value and not known.get(name)]
     if not existing:
-        return _ASSIGNED.sub(lambda found: f"{found[0]}{fresh_secret(found[1])}" if found[1] in missing else found[0], example)
+        return _ASSIGNED.sub(
+            lambda found: f"{found[0]}{fresh_secret(found[1])}" if found[1] in missing else found[0], example
+        )
     kept = [line for line in existing.splitlines() if line.rstrip("=") not in missing]
     return "\n".join([*kept, *(f"{name}={fresh_secret(name)}" for name in missing)]) + "\n"
 

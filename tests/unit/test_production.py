@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
+import runpy
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -13,39 +17,22 @@ import yaml
 from include.production import dotenv
 from pipelines.settings import Settings
 from tests.cases import REPOSITORY
+from tests.unit.production import EXAMPLE, TEXT, VARIABLE, Compose, fresh_environment, interpolate, load
 
-_VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>[A-Z0-9_]+)(?:(?P<how>:[-?])(?P<word>[^}]*))?\}")
 _SECRET = re.compile(r"PASSWORD|SECRET|FERNET|_KEY$|CONN|BROKER_URL|RESULT_BACKEND|STORE_URI|requirepass")
-_TEXT = (REPOSITORY / "docker-compose.yaml").read_text()
-_EXAMPLE = (REPOSITORY / ".env.example").read_text()
 _ONCE = {"databases", "buckets", "lakefs-setup", "migrate"}
-
-Compose = dict[str, Any]
-
-
-def interpolate(text: str, environment: dict[str, str]) -> str:
-    """What compose makes of the file: `${NAME}`, `${NAME:-default}` and `${NAME:?message}`; `$$` is a dollar sign."""
-
-    def value(found: re.Match[str]) -> str:
-        given = environment.get(found["name"], "")
-        if not given and found["how"] == ":?":
-            raise LookupError(f"{found['name']}: {found['word']}")
-        return given or (found["word"] or "" if found["how"] == ":-" else "")
-
-    return _VARIABLE.sub(value, text).replace("$$", "$")
 
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
     """A freshly written .env."""
-    return dict(re.findall(r"^([A-Z0-9_]+)=(.+)$", dotenv.fill(_EXAMPLE, ""), re.MULTILINE))
+    return fresh_environment()
 
 
 @pytest.fixture(scope="module")
 def compose(environment: dict[str, str]) -> Compose:
     """The file as compose understands it."""
-    loaded: Compose = yaml.safe_load(interpolate(_TEXT, environment))
-    return loaded
+    return load(environment)
 
 
 def locked(package: str) -> str:
@@ -56,24 +43,24 @@ def locked(package: str) -> str:
 
 
 def test_every_variable_of_the_compose_file_is_in_the_example_and_no_other() -> None:
-    used = {found["name"] for found in _VARIABLE.finditer(_TEXT)}
-    named = set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", _EXAMPLE, re.MULTILINE))
+    used = {found["name"] for found in VARIABLE.finditer(TEXT)}
+    named = set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", EXAMPLE, re.MULTILINE))
     assert used == named
 
 
 def test_the_example_states_the_defaults_that_the_compose_file_has() -> None:
-    stated = dict(re.findall(r"^# ([A-Z][A-Z0-9_]+)=(.*)$", _EXAMPLE, re.MULTILINE))
-    defaults = {found["name"]: found["word"] for found in _VARIABLE.finditer(_TEXT) if found["how"] == ":-"}
+    stated = dict(re.findall(r"^# ([A-Z][A-Z0-9_]+)=(.*)$", EXAMPLE, re.MULTILINE))
+    defaults = {found["name"]: found["word"] for found in VARIABLE.finditer(TEXT) if found["how"] == ":-"}
     assert stated == defaults
 
 
 def test_a_missing_secret_stops_compose_and_says_what_writes_it(environment: dict[str, str]) -> None:
-    secrets = re.findall(r"^([A-Z0-9_]+)=$", _EXAMPLE, re.MULTILINE)
+    secrets = re.findall(r"^([A-Z0-9_]+)=$", EXAMPLE, re.MULTILINE)
     assert len(secrets) >= 15
     for name in secrets:
         without = {other: value for other, value in environment.items() if other != name}
         with pytest.raises(LookupError, match=rf"{name}: run include/production/dotenv\.py"):
-            interpolate(_TEXT, without)
+            interpolate(TEXT, without)
 
 
 def test_no_secret_stands_in_the_compose_file(compose: Compose, environment: dict[str, str]) -> None:
@@ -153,17 +140,40 @@ def test_tasks_are_told_what_the_settings_ask_for(compose: Compose, monkeypatch:
 
 def test_every_airflow_setting_exists_in_the_locked_airflow(compose: Compose) -> None:
     """A misspelt setting is ignored without a word."""
-    import airflow
-
-    root = Path(airflow.__file__).parent
-    files = [root / "config_templates" / "config.yml", root / "providers" / "celery" / "provider.yaml"]
-    from airflow.providers.celery.get_provider_info import get_provider_info
-
-    known = {**yaml.safe_load(files[0].read_text()), **get_provider_info()["config"]}
+    found = importlib.util.find_spec("airflow")
+    assert found
+    assert found.origin
+    root = Path(found.origin).parent
+    celery = runpy.run_path(str(root / "providers" / "celery" / "get_provider_info.py"))["get_provider_info"]()
+    known = {**yaml.safe_load((root / "config_templates" / "config.yml").read_text()), **celery["config"]}
     options = {f"AIRFLOW__{part}__{name}".upper() for part, section in known.items() for name in section["options"]}
     for name, service in compose["services"].items():
         told = {key for key in service.get("environment", {}) if key.startswith("AIRFLOW__")}
         assert told <= options, name
+
+
+def test_every_command_is_one_that_airflow_parses(compose: Compose, tmp_path: Path) -> None:
+    """In a process of its own: importing Airflow sets up logging, and writes to its home."""
+    commands = [list(service.get("command", [])) for service in compose["services"].values()]
+    airflow = [command[1:] for command in commands if command[:1] == ["airflow"]]
+    airflow.append(compose["services"]["api-server"]["command"][-1].split("exec airflow ")[1].split())
+    assert len(airflow) == 6
+    parse = "import json, sys; from airflow.cli.cli_parser import get_parser; parser = get_parser()\n"
+    parse += "for arguments in json.loads(sys.argv[1]): parser.parse_args(arguments)"
+    told = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
+    run = [sys.executable, "-c", parse, json.dumps(airflow)]
+    done = subprocess.run(run, env=told, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_mlflow_setting_is_an_option_of_its_server(compose: Compose) -> None:
+    found = importlib.util.find_spec("mlflow")
+    assert found
+    assert found.origin
+    files = ("cli/__init__.py", "utils/cli_args.py", "environment_variables.py")
+    text = "".join((Path(found.origin).parent / name).read_text() for name in files)
+    known = set(re.findall(r'(?:envvar=|EnvironmentVariable\(\s*)"(MLFLOW_\w+)"', text))
+    assert {name for name in compose["services"]["mlflow"]["environment"] if name.startswith("MLFLOW_")} <= known
 
 
 def test_the_store_gives_each_user_its_own_buckets(compose: Compose) -> None:
