@@ -29,11 +29,12 @@ status: env ## say what is running and where
 test: env ## every test
 	@$(BIN)/python -m pytest
 
-lint: env ## ruff, mypy --strict on pipelines/, the import contracts
+lint: env ## ruff, mypy --strict on pipelines/, the import contracts, docker-compose.yaml
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
 
 format: env ## rewrite the code as ruff formats it
 	@$(BIN)/ruff check --fix

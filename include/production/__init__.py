@@ -1,0 +1,1 @@
+"""What the production form (docker-compose.yaml) runs beside the servers themselves."""
