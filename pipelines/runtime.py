@@ -96,7 +96,7 @@ class Runtime:
         """The snapshots."""
         from pipelines.backends.delta import DeltaStore
 
-        return DeltaStore(Path(self.settings.snapshots), self.spec.name) 
+        return DeltaStore(Path(self.settings.snapshots), self.spec.name)
 
     @cached_property
     def validator(self) -> Validator:
