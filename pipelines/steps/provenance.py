@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from pipelines.errors import NotFoundError
 from pipelines.ports import ModelRegistry, SnapshotStore
@@ -25,8 +26,8 @@ from pipelines.records import (
 from pipelines.spec import UseCase
 from pipelines.steps.monitoring import DECISIONS, decisions
 from pipelines.steps.promotion import PROMOTIONS, promotions
+from pipelines.steps.reads import within
 from pipelines.steps.scoring import PREDICTIONS
-from pipelines.steps.stretches import within
 
 #: Tables whose entries are there for good: what was decided cannot become undecided.
 LOGS = (PROMOTIONS, DECISIONS)
@@ -78,6 +79,10 @@ class Books:
     store: SnapshotStore
     registry: ModelRegistry
     _histories: dict[str, list[Commit]] = field(default_factory=dict)
+    _aliases: dict[str, int | None] = field(default_factory=dict)
+    _learned: dict[str, list[Part]] = field(default_factory=dict)
+    _by_key: dict[str, dict[str, list[Commit]]] = field(default_factory=dict)
+    _current: dict[str, dict[str, PublishedPartition]] = field(default_factory=dict)
     _held: dict[str, dict[str, PublishedPartition]] = field(default_factory=dict)
 
     def history(self, table: str) -> list[Commit]:
@@ -85,6 +90,10 @@ class Books:
         if table not in self._histories:
             self._histories[table] = self.store.history(table)
         return self._histories[table]
+
+    @cached_property
+    def _by_version(self) -> dict[int, TrainingRun]:
+        return {run.model.version: run for run in self.trainings if run.model is not None}
 
     @property
     def commits(self) -> Iterator[Commit]:
@@ -103,16 +112,21 @@ class Books:
 
     def current(self, table: str) -> dict[str, PublishedPartition]:
         """What readers see now."""
-        head = self.store.head(table)
-        return self.held(head) if head is not None else {}
+        if table not in self._current:
+            head = self.store.head(table)
+            self._current[table] = self.held(head) if head is not None else {}
+        return self._current[table]
 
     def published(self, table: str, partition: str, digest: str | None = None) -> list[Commit]:
         """The commits that put a partition (exactly these bytes, when a digest is given) there, newest first."""
-        return [
-            commit
-            for commit in self.history(table)
-            if partition in commit.partitions and digest in (None, commit.partitions[partition])
-        ]
+        if table not in self._by_key:
+            by_key: dict[str, list[Commit]] = {}
+            for commit in self.history(table):
+                for key in commit.partitions:
+                    by_key.setdefault(key, []).append(commit)
+            self._by_key[table] = by_key
+        found = self._by_key[table].get(partition, [])
+        return [commit for commit in found if digest in (None, commit.partitions[partition])]
 
     def origin(self, part: Part) -> Commit | None:
         """The commit that made these bytes: a revert only brings bytes back."""
@@ -122,34 +136,56 @@ class Books:
     @cached_property
     def scorings(self) -> list[Scoring]:
         """Every partition of predictions that was ever published, newest first."""
-        return [
-            _scoring(commit, partition, told)
-            for commit in self.history(PREDICTIONS)
-            for partition, told in commit.provenance.get("predictions", {}).items()
-            if partition in commit.partitions
-        ]
+        made: dict[Part, Scoring] = {}
+        found = []
+        for commit in reversed(self.history(PREDICTIONS)):
+            for partition, told in commit.provenance.get("predictions", {}).items():
+                if partition not in commit.partitions or "model" not in told:
+                    continue
+                scoring = _scoring(commit, partition, told)
+                replaced = commit.provenance.get("replaces", {}).get(partition)
+                if commit.kind == "erase" and replaced is not None:
+                    scoring = _inherited(scoring, made.get(replace(scoring.part, digest=replaced)))
+                made[scoring.part] = scoring
+                found.append(scoring)
+        return found[::-1]
 
     def scoring(self, part: Part) -> Scoring | None:
-        """How a prediction partition was made; None when it is not recorded, as for what an erasure left."""
-        return next((scoring for scoring in self.scorings if scoring.part == part), None)
+        """How a prediction partition was made; None when it is not recorded."""
+        return self._by_part.get(part)
+
+    @cached_property
+    def _by_part(self) -> dict[Part, Scoring]:
+        return {scoring.part: scoring for scoring in reversed(self.scorings)}
 
     @cached_property
     def trainings(self) -> list[TrainingRun]:
         """Every training, oldest first."""
         return self.registry.trainings()
 
+    def alias(self, name: str) -> int | None:
+        """The version behind an alias; the champion is the log's."""
+        if name == "champion":
+            return self.promotions[-1].version if self.promotions else None
+        if name not in self._aliases:
+            self._aliases[name] = self.registry.alias(name)
+        return self._aliases[name]
+
     def training(self, version: int) -> TrainingRun | None:
         """The training of a model version."""
-        return next((run for run in self.trainings if run.model is not None and run.model.version == version), None)
+        return self._by_version.get(version)
 
     def learned_from(self, training: TrainingRun) -> list[Part]:
         """Every partition that a training read, table by table in key order."""
+        if (known := self._learned.get(training.run_id)) is not None:
+            return known
         reads = json.loads(training.tags.get("overnight.reads", "{}"))
         found = []
         for snapshot in snapshots_of(training):
             held = self.held(snapshot)
             for key in within(list(held), reads.get(snapshot.table, [])):
                 found.append(Part(table=snapshot.table, partition=key, digest=held[key].digest))
+        self._learned[training.run_id] = found
         return found
 
     @cached_property
@@ -180,22 +216,35 @@ def snapshots_of(training: TrainingRun) -> list[SnapshotRef]:
     return [SnapshotRef.parse(word) for word in words]
 
 
-def _scoring(commit: Commit, partition: str, told: dict[str, object]) -> Scoring:
+def _inherited(scoring: Scoring, before: Scoring | None) -> Scoring:
+    """What an erasure left of predictions was made from what those before it were made from."""
+    if before is None:
+        return scoring
+    return replace(
+        scoring,
+        artifact=before.artifact,
+        training=before.training,
+        snapshots=before.snapshots,
+        read=before.read,
+    )
+
+
+def _scoring(commit: Commit, partition: str, told: dict[str, Any]) -> Scoring:
     notes = commit.provenance
     refs = [SnapshotRef.parse(name) for name in notes.get("snapshots", [])]
-    read = notes.get("read", {})
-    ends = told.get("read", {})
-    assert isinstance(ends, dict)
+    read: dict[str, dict[str, str]] = notes.get("read", {})
+    ends: dict[str, list[str]] = told.get("read", {})
     return Scoring(
         part=Part(table=PREDICTIONS, partition=partition, digest=commit.partitions[partition]),
         commit=commit,
-        version=int(str(told["model"])),
+        version=int(told["model"]),
         artifact=notes.get("artifact", ""),
         training=notes.get("training", ""),
         snapshots={ref.table: ref for ref in refs},
         read=tuple(
             Part(table=table, partition=key, digest=read[table][key])
-            for table in ends
+            for table in read
+            if table in ends
             for key in within(sorted(read[table]), [ends[table]])
         ),
     )

@@ -26,7 +26,7 @@ from pipelines.records import (
 from pipelines.scoring.engine import Engine
 from pipelines.spec import UseCase
 from pipelines.steps.features import build_features, context_keys
-from pipelines.steps.stretches import within
+from pipelines.steps.reads import prediction_notes
 
 PREDICTIONS = "predictions"
 #: Partitions whose features are held in memory at once.
@@ -293,7 +293,7 @@ def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -
     scored, validated = audited.scored, audited.validated
     fresh: set[str] = set()
     if validated.staged:
-        provenance = _provenance(store, scored, validated)
+        provenance = prediction_notes(store, scored, validated.staged)
         done = store.publish(PREDICTIONS, validated.staged, validated.reports, run, provenance=provenance)
         fresh = {part.partition for part in done.published}
     head = store.head(PREDICTIONS)
@@ -315,35 +315,3 @@ def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -
         )
         for partition, rows_in in sorted(scored.rows_in.items())
     )
-
-
-def _provenance(store: SnapshotStore, scored: Scored, validated: Validated) -> dict[str, object]:
-    """What the commit says of where its predictions came from; `steps.provenance` reads it back.
-
-    A partition names the stretch of keys that it read of each table, and `read` the digest behind each key, once for
-    all partitions: a context partition is read by many.
-    """
-    names = [staged.partition for staged in validated.staged]
-    stretches = {partition: scored.reads.get(partition, {}) for partition in names}
-    read: dict[str, dict[str, str]] = {}
-    for ref in scored.inputs:
-        held = store.partitions(ref)
-        mine = {reads[ref.table] for reads in stretches.values() if ref.table in reads}
-        read[ref.table] = {key: held[key].digest for key in within(list(held), mine)}
-    made = {
-        partition: {
-            "model": scored.model.version,
-            "inputs": scored.fingerprints[partition],
-            "read": {table: list(ends) for table, ends in stretches[partition].items()},
-        }
-        for partition in names
-    }
-    return {
-        "model": scored.model.id,
-        "artifact": scored.model.digest,
-        "training": scored.model.run_id,
-        "spec": scored.spec,
-        "snapshots": [ref.id for ref in scored.inputs],
-        "read": read,
-        "predictions": made,
-    }

@@ -22,8 +22,8 @@ from pipelines.records import Evaluation, ModelRef, RunInfo, Scorecard, Snapshot
 from pipelines.scoring.engine import Engine
 from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.features import build_features, context_keys, labelled
+from pipelines.steps.reads import stretches
 from pipelines.steps.scoring import heads
-from pipelines.steps.stretches import stretches
 
 PARTS = ("train", "validation", "holdout")
 SAMPLE = "reference_sample.parquet"
