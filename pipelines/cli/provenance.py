@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
 #: Links of one kind in a row that are printed; the others are counted.
-_SHOWN = 5
+_SHOWN = 2
 
 
 @click.command()
@@ -104,13 +104,18 @@ def _grow(tree: Tree, link: Link, *, everything: bool) -> None:
 
 def _short(links: Iterable[Link], *, everything: bool) -> Iterator[tuple[Link, str]]:
     """Each link; in the place of many of one kind, the first few and a line that counts the others."""
-    for (how, kind), group in groupby(links, key=lambda link: (link.how, link.kind)):
+    for (how, kind, _), group in groupby(links, key=_alike):
         same = list(group)
         few = same if everything or len(same) <= _SHOWN + 1 else same[:_SHOWN]
         for link in few:
             yield link, ""
         if len(few) < len(same):
             yield same[-1], f"{how} {len(same) - len(few)} more {kind}s, up to {same[-1].id} (--all prints them)"
+
+
+def _alike(link: Link) -> tuple[str, str, str]:
+    """Links of one relation and kind, partitions of one table, are counted together."""
+    return link.how, link.kind, link.id.rpartition("/")[0] if link.kind == "partition" else ""
 
 
 def _words(link: Link) -> str:

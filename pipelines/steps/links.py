@@ -112,7 +112,9 @@ class Links:
         if training is None or training.model is None:
             return Link(kind="model", id=name, how=how, facts={"state": "no longer registered"})
         links = [self.training(training, "made by", learned=learned)]
-        links += [self.promotion(entry, "changed by") for entry in self._books.promotions if entry.version == version]
+        links += [
+            self.promotion(entry, "made champion by") for entry in self._books.promotions if entry.version == version
+        ]
         if scored:
             mine = [scoring for scoring in self._books.scorings if scoring.version == version]
             links += [self.scored(scoring, "scored", model=False) for scoring in reversed(mine)]

@@ -164,16 +164,19 @@ def kept(store: SnapshotStore, registry: ModelRegistry, tables: Sequence[str], s
     registered model version names; and what the predictions in any of these snapshots were made from.
     """
     reasons: dict[SnapshotRef, list[str]] = {}
+    # What predictions were made from is kept whether or not their own table is asked about.
+    looked_at = dict.fromkeys((*tables, PREDICTIONS))
+    heads = {table: head for table in looked_at if (head := store.head(table)) is not None}
 
     def keep(ref: SnapshotRef, reason: str) -> None:
-        if ref.table in tables and reason not in reasons.setdefault(ref, []):
+        # A registry may name snapshots of the store that the use case was kept in before.
+        if ref.table in heads and ref.store == heads[ref.table].store and reason not in reasons.setdefault(ref, []):
             reasons[ref].append(reason)
 
     for held in store.pins():
         keep(held.snapshot, f"pin {held.name}")
-    for table in tables:
-        if (head := store.head(table)) is not None:
-            keep(head, "head")
+    for table, head in heads.items():
+        keep(head, "head")
         for commit in store.history(table):
             keep(commit.snapshot, f"visible since {since.isoformat()}")
             if commit.at < since:
@@ -184,7 +187,8 @@ def kept(store: SnapshotStore, registry: ModelRegistry, tables: Sequence[str], s
                 keep(ref, f"model {training.model.id}")
     for ref, partitions in _inputs(store, [ref for ref in reasons if ref.table == PREDICTIONS]).items():
         keep(ref, f"predictions {partitions[0]}" + (f" and {len(partitions) - 1} more" if partitions[1:] else ""))
-    return [Kept(snapshot=ref, reasons=tuple(found)) for ref, found in sorted(reasons.items(), key=_by_id)]
+    found = [Kept(snapshot=ref, reasons=tuple(why)) for ref, why in sorted(reasons.items(), key=_by_id)]
+    return [entry for entry in found if entry.snapshot.table in tables]
 
 
 def _by_id(item: tuple[SnapshotRef, object]) -> str:
@@ -273,7 +277,7 @@ def _check(
             explain(
                 table,
                 f"another run brought back what was being collected: {', '.join(sorted(lost))}",
-                remedy="run that partition again: the same bytes are published anew",
+                remedy="publish those bytes again (run the partition again), or revert to a snapshot that reads",
             )
         )
 
