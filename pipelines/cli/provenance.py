@@ -16,15 +16,18 @@ from pipelines.runtime import Runtime
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.text import Text
     from rich.tree import Tree
 
-#: Links of one kind in a row that are printed; the others are counted.
+#: Partitions of one table that are printed in a row; the others are counted.
 _SHOWN = 2
+#: Characters of a fact that are printed.
+_WIDTH = 80
 
 
 @click.command()
 @click.argument("name")
-@click.option("--all", "everything", is_flag=True, help="Print every link, however many there are of a kind.")
+@click.option("--all", "everything", is_flag=True, help="Print every partition and every fact in full.")
 @json_option
 def trace(name: str, everything: bool, as_json: bool) -> None:
     """Print where something came from and what became of it.
@@ -78,13 +81,13 @@ def _print(root: Link, *, everything: bool) -> None:
     from rich.console import Console
     from rich.tree import Tree
 
-    tree = Tree(_styled(root))
+    tree = Tree(_styled(root, everything=everything))
     _grow(tree, root, everything=everything)
     Console().print(tree)
 
 
 def _lines(link: Link, *, everything: bool, indent: str = "") -> Iterator[str]:
-    yield f"{indent}{_words(link)}"
+    yield f"{indent}{_words(link, everything=everything)}"
     for each, more in _short(link.links, everything=everything):
         if more:
             yield f"{indent}  {more}"
@@ -99,49 +102,55 @@ def _grow(tree: Tree, link: Link, *, everything: bool) -> None:
         if more:
             tree.add(Text(more, style="dim"))
         else:
-            _grow(tree.add(_styled(each)), each, everything=everything)
+            _grow(tree.add(_styled(each, everything=everything)), each, everything=everything)
 
 
 def _short(links: Iterable[Link], *, everything: bool) -> Iterator[tuple[Link, str]]:
-    """Each link; in the place of many of one kind, the first few and a line that counts the others."""
+    """Each link; in the place of many partitions of one table, the first few and a line that counts the others."""
     for (how, kind, _), group in groupby(links, key=_alike):
         same = list(group)
-        few = same if everything or len(same) <= _SHOWN + 1 else same[:_SHOWN]
+        few = same if everything or kind != "partition" or len(same) <= _SHOWN + 1 else same[:_SHOWN]
         for link in few:
             yield link, ""
         if len(few) < len(same):
-            yield same[-1], f"{how} {len(same) - len(few)} more {kind}s, up to {same[-1].id} (--all prints them)"
+            yield same[-1], f"{how} {len(same) - len(few)} more partitions, up to {same[-1].id} (--all prints them)"
 
 
 def _alike(link: Link) -> tuple[str, str, str]:
-    """Links of one relation and kind, partitions of one table, are counted together."""
-    return link.how, link.kind, link.id.rpartition("/")[0] if link.kind == "partition" else ""
+    return link.how, link.kind, link.id.rpartition("/")[0]
 
 
-def _words(link: Link) -> str:
-    facts = ", ".join(f"{name} {_short_value(value)}" for name, value in link.facts.items())
-    return f"{link.how} {link.kind} {_short_value(link.id)}".strip() + (f"  ({facts})" if facts else "")
+def _words(link: Link, *, everything: bool) -> str:
+    facts = _facts(link, everything=everything)
+    return f"{link.how} {link.kind} {_value(link.id)}".strip() + (f"  ({facts})" if facts else "")
 
 
-def _styled(link: Link) -> Any:
+def _styled(link: Link, *, everything: bool) -> Text:
     from rich.text import Text
 
-    facts = ", ".join(f"{name} {_short_value(value)}" for name, value in link.facts.items())
+    facts = _facts(link, everything=everything)
     text = Text(f"{link.how} " if link.how else "", style="dim")
-    text.append(f"{link.kind} ", style="cyan").append(_short_value(link.id), style="bold")
+    text.append(f"{link.kind} ", style="cyan").append(_value(link.id), style="bold")
     return text.append(f"  {facts}" if facts else "", style="dim")
 
 
-def _short_value(value: Any) -> str:
+def _facts(link: Link, *, everything: bool) -> str:
+    shown = {name: _value(value) for name, value in link.facts.items()}
+    if not everything:
+        shown = {name: text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..." for name, text in shown.items()}
+    return ", ".join(f"{name} {text}" for name, text in shown.items())
+
+
+def _value(value: Any) -> str:
     """Digests by their first 12 digits: `--json` has them whole."""
     if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
         return value[:12]
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} {_short_value(each)}" for name, each in value.items()) + "}"
+        return "{" + ", ".join(f"{name} {_value(each)}" for name, each in value.items()) + "}"
     if isinstance(value, list):
-        return "; ".join(map(_short_value, value))
+        return "; ".join(map(_value, value))
     return str(value)
 
 

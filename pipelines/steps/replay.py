@@ -64,7 +64,7 @@ def replay(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, partiti
         digest = write(frame, Path(scratch) / "predictions.parquet")
     if digest == part.digest:
         return Replay(**told, replayed=digest, outcome="identical")
-    worst, differences = _compare(spec, published, frame)
+    worst, differences = compare(spec, published, frame)
     return Replay(
         **told,
         replayed=digest,
@@ -105,8 +105,14 @@ def _score(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, scoring
     return frame
 
 
-def _compare(spec: UseCase, published: pl.DataFrame, replayed: pl.DataFrame) -> tuple[float | None, list[str]]:
-    """The largest difference of a score, over keys that both hold, and what differs in words."""
+def compare(spec: UseCase, published: pl.DataFrame, replayed: pl.DataFrame) -> tuple[float | None, list[str]]:
+    """The largest difference of a score, over keys that both hold, and what differs in words.
+
+    Args:
+        spec: says which columns are keys and which are scores.
+        published: without a `partition` column, as `replayed`.
+        replayed: what came out now.
+    """
     found = []
     if published.schema != replayed.schema:
         found.append(f"columns: published {_columns(published)}; replayed {_columns(replayed)}")
@@ -123,10 +129,12 @@ def _compare(spec: UseCase, published: pl.DataFrame, replayed: pl.DataFrame) -> 
     worst = None
     if names and both.height:
         gaps = both.select((pl.col(name) - pl.col(f"{name}__replayed")).abs() for name in names)
-        worst = max(float(gaps.get_column(name).max()) for name in names)  # type: ignore[arg-type]
-        changed = both.filter(pl.any_horizontal(pl.col(name) != pl.col(f"{name}__replayed") for name in names)).height
-        if changed:
-            found.append(f"scores: {changed} of {both.height} differ, by at most {worst:.3g}")
+        largest = gaps.select(pl.max_horizontal(pl.all().max())).item()
+        worst = None if largest is None else float(largest)
+        moved = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}__replayed")) for name in names)
+        if changed := both.filter(moved).height:
+            by = f", by at most {worst:.3g}" if worst is not None else ""
+            found.append(f"scores: {changed} of {both.height} differ{by}")
     if not found:
         found.append("the rows are equal; their order or the file's encoding differs")
     return worst, found

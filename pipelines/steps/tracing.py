@@ -108,13 +108,18 @@ class _Forms:
             what = {"state": "never published"}
             return Link(kind="partition", id=self._text.partition("#")[0], facts=what, links=tuple(aside))
         part = Part(table=name.table, partition=name.partition, digest=commits[0].partitions[name.partition])
-        earlier = [
-            commit_link(commit, "before that", name.partition)
-            for commit in commits
-            if commit.partitions[name.partition] != part.digest
-        ]
+        digests = dict.fromkeys(commit.partitions[name.partition] for commit in commits)
+        before = [Part(table=name.table, partition=name.partition, digest=digest) for digest in digests]
+        earlier = [self._before(each) for each in before if each != part]
         link = self._links.part(part, more=[*self._around(part), *earlier, *aside])
         return link if name.key is None else self._row(name, part, link)
+
+    def _before(self, part: Part) -> Link:
+        """Bytes that the partition held earlier: what was made of them may still be there."""
+        scoring = self._books.scoring(part) if part.table == PREDICTIONS else None
+        if scoring is not None:
+            return self._links.scored(scoring, "before that", model=True)
+        return self._links.part(part, "before that", more=self._links.used_by([part]) if is_data(part.table) else ())
 
     def _around(self, part: Part) -> list[Link]:
         """What a partition was made from beyond its files, and what was made of it."""

@@ -296,8 +296,15 @@ def test_predictions_are_replayed_byte_for_byte_after_their_input_was_restated_a
     assert runtime.replay(night).outcome == "identical", "from the recorded snapshot, not from the newest"
     assert score(runtime, [night]) == ("published",)
     assert runtime.replay(night).outcome == "identical"
-    before = runtime.trace(f"flights/predictions/{night}")
-    assert before.root.facts["rows"] == rows.height - 5
+    found = runtime.trace(f"flights/predictions/{night}")
+    assert found.root.facts["rows"] == rows.height - 5
+    assert [(link.facts["digest"], link.facts["state"]) for link in found.root.links if link.how == "before that"] == [
+        (runtime.store.partitions(first)[night].digest, "superseded")
+    ]
+    (sent_first,) = [link for link in runtime.trace(f"flights/rows/{night}").root.links if link.how == "before that"]
+    assert [link.facts["digest"] for link in leaves(sent_first) if link.how == "read by"] == [
+        runtime.store.partitions(first)[night].digest
+    ]
     runtime.revert("predictions", first.version, "the restated file was wrong")
     assert runtime.replay(night).outcome == "identical"
     assert runtime.trace(f"flights/predictions/{night}").root.facts["rows"] == rows.height
