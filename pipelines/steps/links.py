@@ -197,15 +197,20 @@ class Links:
 
     def named_by(self, snapshot: SnapshotRef) -> list[Link]:
         """The predictions and trainings whose record names a snapshot, and its pins."""
-        named = [scoring for scoring in self._books.scorings if snapshot in scoring.snapshots.values()]
+        same = self._books.same
+        named = [
+            scoring
+            for scoring in self._books.scorings
+            if (ref := scoring.snapshots.get(snapshot.table)) is not None and same(ref, snapshot)
+        ]
         found = [self.scored(scoring, "read by", model=True) for scoring in reversed(named)]
         for training in self._books.trainings:
-            if snapshot in snapshots_of(training):
+            if any(same(ref, snapshot) for ref in snapshots_of(training)):
                 found.append(self.learner(training, "learned by", scored=True))
         found += [
             Link(kind="pin", id=pin.name, how="kept by", facts={"reason": pin.reason})
             for pin in self._books.store.pins()
-            if pin.snapshot == snapshot
+            if same(pin.snapshot, snapshot)
         ]
         return found
 

@@ -82,6 +82,7 @@ class Books:
     _aliases: dict[str, int | None] = field(default_factory=dict)
     _learned: dict[str, list[Part]] = field(default_factory=dict)
     _by_key: dict[str, dict[str, list[Commit]]] = field(default_factory=dict)
+    _versions: dict[str, set[str]] = field(default_factory=dict)
     _current: dict[str, dict[str, PublishedPartition]] = field(default_factory=dict)
     _held: dict[str, dict[str, PublishedPartition]] = field(default_factory=dict)
 
@@ -109,6 +110,32 @@ class Books:
             except NotFoundError:
                 self._held[snapshot.id] = {}
         return self._held[snapshot.id]
+
+    def commit(self, snapshot: SnapshotRef) -> Commit | None:
+        """The commit of the table that made a snapshot what it is.
+
+        A store that versions all tables together (lakeFS) also has snapshots of a table that another table's commit
+        made: what they hold is what the table's last commit before left.
+        """
+        for commit in self.history(snapshot.table):
+            if commit.snapshot == snapshot:
+                return commit
+        held = self.held(snapshot)
+        return next((each for each in self.history(snapshot.table) if held and self.held(each.snapshot) == held), None)
+
+    def same(self, one: SnapshotRef, other: SnapshotRef) -> bool:
+        """Whether two snapshots are the same state of a table, whichever commit they are named by."""
+        if one == other or one.table != other.table:
+            return one == other
+        if self._own(one) and self._own(other):
+            return False
+        return bool(self.held(one)) and self.held(one) == self.held(other)
+
+    def _own(self, snapshot: SnapshotRef) -> bool:
+        """Whether a commit of its own table made it."""
+        if snapshot.table not in self._versions:
+            self._versions[snapshot.table] = {commit.snapshot.version for commit in self.history(snapshot.table)}
+        return snapshot.version in self._versions[snapshot.table]
 
     def current(self, table: str) -> dict[str, PublishedPartition]:
         """What readers see now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from pipelines.errors import IntegrityError, NotFoundError, TerminalError, explain
@@ -12,6 +12,7 @@ from pipelines.ports import ModelRegistry, SnapshotStore
 from pipelines.records import (
     CollectedTable,
     Collection,
+    Commit,
     Kept,
     Pin,
     Publication,
@@ -177,10 +178,8 @@ def kept(store: SnapshotStore, registry: ModelRegistry, tables: Sequence[str], s
         keep(held.snapshot, f"pin {held.name}")
     for table, head in heads.items():
         keep(head, "head")
-        for commit in store.history(table):
+        for commit in _visible(store.history(table), since):
             keep(commit.snapshot, f"visible since {since.isoformat()}")
-            if commit.at < since:
-                break  # the one that was the newest at that instant
     for training in registry.trainings():
         if training.model is not None:
             for ref in snapshots_of(training):
@@ -189,6 +188,16 @@ def kept(store: SnapshotStore, registry: ModelRegistry, tables: Sequence[str], s
         keep(ref, f"predictions {partitions[0]}" + (f" and {len(partitions) - 1} more" if partitions[1:] else ""))
     found = [Kept(snapshot=ref, reasons=tuple(why)) for ref, why in sorted(reasons.items(), key=_by_id)]
     return [entry for entry in found if entry.snapshot.table in tables]
+
+
+def _visible(history: Sequence[Commit], since: datetime) -> Iterator[Commit]:
+    """The commits that were the newest at some time since then."""
+    # A clock of whole seconds leaves open when within its second a commit came.
+    whole = all(commit.at.microsecond == 0 for commit in history)
+    for commit in history:
+        yield commit
+        if commit.at + timedelta(seconds=whole) < since:
+            return  # it was the newest at that instant
 
 
 def _by_id(item: tuple[SnapshotRef, object]) -> str:
@@ -234,42 +243,39 @@ def collect(
     """
     done = []
     for table in tables:
-        garbage, stay = _garbage(store, registry, tables, table, keep_since)
+        garbage, stay = _garbage(store, registry, table, keep_since)
         if garbage and not dry_run:
             store.purge(_tombstone(table, garbage, keep_since, run, now))
-            _check(store, registry, tables, table, garbage, keep_since)
+            _check(store, registry, table, garbage, keep_since)
         done.append(CollectedTable(table=table, parts=garbage, kept=stay))
     swept = store.sweep(min(keep_since, now - LIVE), dry_run=dry_run)
     return Collection(dry_run=dry_run, keep_since=keep_since, tables=tuple(done), swept=tuple(swept))
 
 
 def _garbage(
-    store: SnapshotStore, registry: ModelRegistry, tables: Sequence[str], table: str, since: datetime
+    store: SnapshotStore, registry: ModelRegistry, table: str, since: datetime
 ) -> tuple[tuple[PublishedPartition, ...], int]:
     """The table's files that no kept snapshot names, and the number of those that stay."""
     files = store.held(table)  # first: what is published from now on is not among them
-    named = _named(store, registry, tables, table, since)
+    named = _named(store, registry, table, since)
     garbage = tuple(part for part in files if (part.partition, part.digest) not in named)
     return garbage, len(files) - len(garbage)
 
 
-def _named(
-    store: SnapshotStore, registry: ModelRegistry, tables: Sequence[str], table: str, since: datetime
-) -> Mapping[tuple[str, str], SnapshotRef]:
+def _named(store: SnapshotStore, registry: ModelRegistry, table: str, since: datetime) -> set[tuple[str, str]]:
     """Every partition's bytes that a kept snapshot of the table names."""
-    refs = [entry.snapshot for entry in kept(store, registry, tables, since) if entry.snapshot.table == table]
-    return {(part.partition, part.digest): ref for ref in refs for part in store.partitions(ref).values()}
+    refs = [entry.snapshot for entry in kept(store, registry, [table], since)]
+    return {(part.partition, part.digest) for ref in refs for part in store.partitions(ref).values()}
 
 
 def _check(
     store: SnapshotStore,
     registry: ModelRegistry,
-    tables: Sequence[str],
     table: str,
     removed: Sequence[PublishedPartition],
     since: datetime,
 ) -> None:
-    named = _named(store, registry, tables, table, since)
+    named = _named(store, registry, table, since)
     there = {(part.partition, part.digest) for part in store.held(table)}
     lost = [part.partition for part in removed if (key := (part.partition, part.digest)) in named and key not in there]
     if lost:

@@ -218,7 +218,7 @@ class _Forms:
         ref = name.snapshot
         assert ref is not None
         held = self._books.store.partitions(ref)
-        commit = next((c for c in self._books.history(ref.table) if c.snapshot == ref), None)
+        commit = self._books.commit(ref)
         facts: dict[str, Any] = {"partitions": len(held), "rows": sum(part.rows for part in held.values())}
         links: list[Link] = []
         if commit is not None:
