@@ -1,0 +1,36 @@
+"""`overnight`: every step and the whole chain without Airflow. Exit codes: 0 done, 1 failed, 2 misuse."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import click
+
+from pipelines import __version__
+from pipelines.cli import chain, provenance, snapshots, steps
+from pipelines.cli.shared import Commands
+
+#: A command is a function of one of these modules; each module lists its own.
+_ROOMS = (
+    chain,
+    steps,
+    snapshots,
+    provenance,
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Machine-learning nights without Airflow: for debugging, containers and tests.
+
+    Everything is written under OVERNIGHT_HOME (default: var/).
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+for _room in _ROOMS:
+    for _command in _room.COMMANDS:
+        main.add_command(_command)
