@@ -16,6 +16,9 @@ NAMES = (
     "publish.linked",
     "publish.committed",
     "quarantine.written",
+    "erase.rewritten",
+    "erase.cleaned",
+    "erase.purged",
     "train.logged",
     "promote.appended",
 )

@@ -487,3 +487,52 @@ class RetrainDecision(Record):
     champion: int
     id: str
     """Derived from what was decided on: the retraining's run id is made of it."""
+
+
+class ErasedTable(Record):
+    """What an erasure removed from one table, or would remove."""
+
+    table: str
+    rows: int
+    """Rows that readers of the newest snapshot saw."""
+    partitions: tuple[str, ...]
+    """Partitions of the newest snapshot that were written anew without them."""
+    files: int
+    """Files removed for good, those of older snapshots included."""
+
+
+class ErasedModel(Record):
+    """A model version that was trained, calibrated or judged on what is erased."""
+
+    model: ModelRef
+    parts: tuple[str, ...]
+    """Which of train, validation and holdout read it; "unknown" when its artifact cannot be read."""
+    holds_values: bool
+    """Its sealed artifact itself holds values of the subject's column: retrain, then delete this version."""
+
+
+class Erasure(Record):
+    """What an erasure did, or would do. It names no subject."""
+
+    use_case: str
+    column: str
+    id: str | None
+    """In commits, tombstones and MLflow tags; None when nothing was done."""
+    done: bool
+    tables: tuple[ErasedTable, ...] = ()
+    staged: tuple[str, ...] = ()
+    """Staged partitions that were swept, whoever staged them: their runs must land them again."""
+    quarantined: tuple[str, ...] = ()
+    """Quarantined partitions whose original files were removed, with the reason."""
+    files: tuple[str, ...] = ()
+    """Report pages, training sets, artifact copies and cached files that were removed."""
+    models: tuple[ErasedModel, ...] = ()
+    unreplayable: tuple[str, ...] = ()
+    """Prediction partitions that can no longer be computed again byte for byte."""
+    remains: tuple[str, ...] = ()
+    """Where the subject still is or may be: not Overnight's to remove."""
+
+    @property
+    def found(self) -> bool:
+        """Whether the subject was anywhere."""
+        return bool(self.tables or self.quarantined or self.files)

@@ -25,6 +25,7 @@ from pipelines.ports import (
 )
 from pipelines.records import (
     AuditedScores,
+    Erasure,
     Evaluation,
     GateReport,
     Landing,
@@ -96,7 +97,7 @@ class Runtime:
         """The snapshots."""
         from pipelines.backends.delta import DeltaStore
 
-        return DeltaStore(Path(self.settings.snapshots), self.spec.name) 
+        return DeltaStore(Path(self.settings.snapshots), self.spec.name)
 
     @cached_property
     def validator(self) -> Validator:
@@ -296,3 +297,26 @@ class Runtime:
         from pipelines.steps import monitoring
 
         return monitoring.decisions(self.store)
+
+    # -- erase ---------------------------------------------------------------------------------------------------
+
+    def erase(self, key: str, reason: str, *, act: bool) -> Erasure:
+        """Removes a subject for good, or only says where it is; see `steps.erasure.erase`.
+
+        Args:
+            key: `column=value`.
+        """
+        from pipelines.steps import erasure
+
+        settings = self.settings
+        return erasure.erase(
+            self.spec,
+            self.store,
+            self.source,
+            self.registry,
+            erasure.parse_subject(self.spec, key),
+            erasure.Places(reports=settings.reports, work=settings.work, cache=settings.cache),
+            self.run,
+            reason=reason,
+            act=act,
+        )

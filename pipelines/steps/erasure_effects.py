@@ -1,0 +1,98 @@
+"""What an erasure means for what was made of the rows: models, and predictions that cannot be replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipelines import partitions as keys
+from pipelines.errors import IntegrityError, NotFoundError
+from pipelines.ports import STATIC, ModelRegistry, SnapshotStore
+from pipelines.records import ErasedModel, SnapshotRef, TrainingSet
+from pipelines.spec import UseCase
+from pipelines.steps.erasure_files import artifact_holds
+from pipelines.steps.erasure_subject import Traces
+from pipelines.steps.scoring import PREDICTIONS, REPLACES
+
+_PARTS = ("train", "validation", "holdout")
+
+
+def trained_on(
+    spec: UseCase, store: SnapshotStore, registry: ModelRegistry, traces: Traces, erased: Mapping[str, set[str]]
+) -> tuple[ErasedModel, ...]:
+    """The model versions that learned from, were calibrated on, or were judged on erased files.
+
+    Args:
+        erased: digests of the files by table.
+    """
+    found = []
+    for model in registry.versions() if erased else ():
+        try:
+            folder = registry.fetch(model)
+            parts = _parts_reading(spec, store, _training_set(folder), erased)
+        except (IntegrityError, NotFoundError):  # better one too many than one too few
+            found.append(ErasedModel(model=model, parts=("unknown",), holds_values=True))
+            continue
+        if parts:
+            found.append(ErasedModel(model=model, parts=parts, holds_values=artifact_holds(spec, traces, folder)))
+    return tuple(found)
+
+
+def _training_set(folder: Path) -> TrainingSet:
+    told = json.loads((folder / "provenance.json").read_text("utf-8"))
+    return TrainingSet.model_validate({"folder": "", **told})
+
+
+def _parts_reading(
+    spec: UseCase, store: SnapshotStore, seen: TrainingSet, erased: Mapping[str, set[str]]
+) -> tuple[str, ...]:
+    ranges = {"train": seen.train, "validation": seen.validation, "holdout": seen.holdout}
+    gone = [
+        (ref.table, name)
+        for ref in seen.snapshots
+        for name, part in store.partitions(ref).items()
+        if part.digest in erased.get(ref.table, ())
+    ]
+    return tuple(part for part in _PARTS if any(_reads(spec, table, name, *ranges[part]) for table, name in gone))
+
+
+def _reads(spec: UseCase, table: str, name: str, first: str, last: str) -> bool:
+    """Whether the features or labels of a range of partitions read this partition of a table."""
+    if name == STATIC:
+        return True
+    back = spec.features.lookback if table in spec.context else 0
+    return keys.shift(first, -back, spec.granularity) <= name <= last
+
+
+def unreplayable(spec: UseCase, store: SnapshotStore, erased: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """The published prediction partitions whose inputs, as they were scored, or whose own bytes are erased."""
+    head = store.head(PREDICTIONS)
+    if head is None or not erased:
+        return ()
+    inputs: dict[str, list[str]] = {}
+    rewritten: dict[str, bool] = {}
+    mine = erased.get(PREDICTIONS, set())
+    for commit in store.history(PREDICTIONS):  # newest first
+        for name, digest in commit.partitions.items():
+            rewritten.setdefault(name, digest in mine or commit.provenance.get(REPLACES, {}).get(name) in mine)
+            if "snapshots" in commit.provenance:  # the commit that scored it: an erasure scores nothing
+                inputs.setdefault(name, commit.provenance["snapshots"])
+    lost = {ref: _lost(store, SnapshotRef.parse(ref), erased) for refs in inputs.values() for ref in refs}
+    return tuple(
+        name
+        for name in store.partitions(head)
+        if rewritten.get(name, False)
+        or any(
+            _reads(spec, SnapshotRef.parse(ref).table, gone, name, name)
+            for ref in inputs.get(name, ())
+            for gone in lost[ref]
+        )
+    )
+
+
+def _lost(store: SnapshotStore, ref: SnapshotRef, erased: Mapping[str, set[str]]) -> list[str]:
+    digests = erased.get(ref.table)
+    if not digests:
+        return []
+    return [name for name, part in store.partitions(ref).items() if part.digest in digests]
