@@ -33,7 +33,7 @@ from pipelines.records import (
 )
 from pipelines.spec import UseCase
 from pipelines.steps import erasure_files as files
-from pipelines.steps.erasure_effects import trained_on, unreplayable
+from pipelines.steps.erasure_effects import Erased, trained_on, unreplayable
 from pipelines.steps.erasure_files import Places
 from pipelines.steps.erasure_rewrite import rewrite
 from pipelines.steps.erasure_subject import MARK, Subject, Traces, parse_subject
@@ -68,11 +68,11 @@ class _Findings:
     def add(self, table: str, hits: Sequence[Hit]) -> None:
         for hit in hits:
             known = self.hits.setdefault(table, {})
-            known.setdefault((hit.part.partition, hit.part.digest), hit)
+            known.setdefault(_file(hit.part), hit)
 
     @property
-    def digests(self) -> dict[str, set[str]]:
-        return {table: {digest for _, digest in hits} for table, hits in self.hits.items()}
+    def erased(self) -> Erased:
+        return {table: set(hits) for table, hits in self.hits.items()}
 
     def tables(self) -> tuple[ErasedTable, ...]:
         return tuple(
@@ -144,7 +144,7 @@ def erase(
             )
         )
     # A repeat, after a run that died at the very end too, finds nothing: it speaks of what was erased before.
-    erased = found.digests or _erased_before(store)
+    erased = found.erased or _erased_before(store)
     models = trained_on(spec, store, registry, traces, erased)
     if act:
         for model in models:
@@ -165,12 +165,17 @@ def erase(
     )
 
 
-def _erased_before(store: SnapshotStore) -> dict[str, set[str]]:
-    digests: dict[str, set[str]] = {}
+def _erased_before(store: SnapshotStore) -> Erased:
+    before: Erased = {}
     for told in store.tombstones():
         if told.kind == "erased":
-            digests.setdefault(told.table, set()).update(part.digest for part in told.parts)
-    return digests
+            before.setdefault(told.table, set()).update(map(_file, told.parts))
+    return before
+
+
+def _file(part: PublishedPartition) -> tuple[str, str]:
+    """What tells a file from others: two partitions may hold the same bytes."""
+    return part.partition, part.digest
 
 
 def _tables(spec: UseCase) -> tuple[str, ...]:
@@ -229,7 +234,7 @@ def _stored(
 def _clean(spec: UseCase, store: SnapshotStore, traces: Traces, places: Places, found: _Findings, *, act: bool) -> None:
     """Quarantine, pages, training sets and copies."""
     entries = files.quarantined_with(spec, store, traces)
-    digests = {digest for each in found.digests.values() for digest in each}
+    digests = {digest for each in found.erased.values() for _, digest in each}
     paths = [
         *files.pages_with(spec, traces, places, [entry for entry, _ in entries]),
         *files.copies_with(spec, traces, places, digests),
@@ -248,13 +253,13 @@ def _clean(spec: UseCase, store: SnapshotStore, traces: Traces, places: Places, 
 def _purge(store: SnapshotStore, table: str, hits: Sequence[Hit], run: RunInfo, *, name: str, reason: str) -> None:
     """Removes the files of a table that held the subject, but for any that was published again meanwhile."""
     head = store.head(table)
-    live = {part.digest for part in store.partitions(head).values()} if head is not None else set()
-    parts = {hit.part.digest: hit.part for hit in hits if hit.part.digest not in live}
+    live = set(map(_file, store.partitions(head).values())) if head is not None else set()
+    parts = {_file(hit.part): hit.part for hit in hits if _file(hit.part) not in live}
     for told in store.tombstones():
-        digests = {part.digest for part in told.parts}
-        if told.table == table and told.kind == "erased" and digests & parts.keys() and not digests & live:
+        gone = set(map(_file, told.parts))
+        if told.table == table and told.kind == "erased" and gone & parts.keys() and not gone & live:
             store.purge(told)  # of a run that died: it is finished under its own name
-            parts = {digest: part for digest, part in parts.items() if digest not in digests}
+            parts = {file: part for file, part in parts.items() if file not in gone}
     if parts:
         store.purge(
             Tombstone(

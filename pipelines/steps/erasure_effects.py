@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines import partitions as keys
@@ -15,16 +14,19 @@ from pipelines.steps.erasure_files import artifact_holds
 from pipelines.steps.erasure_subject import Traces
 from pipelines.steps.scoring import PREDICTIONS, REPLACES
 
+#: The files that were erased, by table: partition and digest of each.
+Erased = dict[str, set[tuple[str, str]]]
+
 _PARTS = ("train", "validation", "holdout")
 
 
 def trained_on(
-    spec: UseCase, store: SnapshotStore, registry: ModelRegistry, traces: Traces, erased: Mapping[str, set[str]]
+    spec: UseCase, store: SnapshotStore, registry: ModelRegistry, traces: Traces, erased: Erased
 ) -> tuple[ErasedModel, ...]:
     """The model versions that learned from, were calibrated on, or were judged on erased files.
 
     Args:
-        erased: digests of the files by table.
+        erased: what is erased.
     """
     found = []
     for model in registry.versions() if erased else ():
@@ -44,15 +46,13 @@ def _training_set(folder: Path) -> TrainingSet:
     return TrainingSet.model_validate({"folder": "", **told})
 
 
-def _parts_reading(
-    spec: UseCase, store: SnapshotStore, seen: TrainingSet, erased: Mapping[str, set[str]]
-) -> tuple[str, ...]:
+def _parts_reading(spec: UseCase, store: SnapshotStore, seen: TrainingSet, erased: Erased) -> tuple[str, ...]:
     ranges = {"train": seen.train, "validation": seen.validation, "holdout": seen.holdout}
     gone = [
         (ref.table, name)
         for ref in seen.snapshots
         for name, part in store.partitions(ref).items()
-        if part.digest in erased.get(ref.table, ())
+        if (name, part.digest) in erased.get(ref.table, ())
     ]
     return tuple(part for part in _PARTS if any(_reads(spec, table, name, *ranges[part]) for table, name in gone))
 
@@ -65,7 +65,7 @@ def _reads(spec: UseCase, table: str, name: str, first: str, last: str) -> bool:
     return keys.shift(first, -back, spec.granularity) <= name <= last
 
 
-def unreplayable(spec: UseCase, store: SnapshotStore, erased: Mapping[str, set[str]]) -> tuple[str, ...]:
+def unreplayable(spec: UseCase, store: SnapshotStore, erased: Erased) -> tuple[str, ...]:
     """The published prediction partitions whose inputs, as they were scored, or whose own bytes are erased."""
     head = store.head(PREDICTIONS)
     if head is None or not erased:
@@ -75,7 +75,8 @@ def unreplayable(spec: UseCase, store: SnapshotStore, erased: Mapping[str, set[s
     mine = erased.get(PREDICTIONS, set())
     for commit in store.history(PREDICTIONS):  # newest first
         for name, digest in commit.partitions.items():
-            rewritten.setdefault(name, digest in mine or commit.provenance.get(REPLACES, {}).get(name) in mine)
+            before = commit.provenance.get(REPLACES, {}).get(name)
+            rewritten.setdefault(name, (name, digest) in mine or (name, before) in mine)
             if "snapshots" in commit.provenance:  # the commit that scored it: an erasure scores nothing
                 inputs.setdefault(name, commit.provenance["snapshots"])
     lost = {ref: _lost(store, SnapshotRef.parse(ref), erased) for refs in inputs.values() for ref in refs}
@@ -91,8 +92,8 @@ def unreplayable(spec: UseCase, store: SnapshotStore, erased: Mapping[str, set[s
     )
 
 
-def _lost(store: SnapshotStore, ref: SnapshotRef, erased: Mapping[str, set[str]]) -> list[str]:
-    digests = erased.get(ref.table)
-    if not digests:
+def _lost(store: SnapshotStore, ref: SnapshotRef, erased: Erased) -> list[str]:
+    gone = erased.get(ref.table)
+    if not gone:
         return []
-    return [name for name, part in store.partitions(ref).items() if part.digest in digests]
+    return [name for name, part in store.partitions(ref).items() if (name, part.digest) in gone]
