@@ -97,7 +97,7 @@ class Runtime:
         """The snapshots."""
         from pipelines.backends.delta import DeltaStore
 
-        return DeltaStore(Path(self.settings.snapshots), self.spec.name)
+        return DeltaStore(self.settings.snapshots, self.spec.name, self.settings.cache)
 
     @cached_property
     def validator(self) -> Validator:

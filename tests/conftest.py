@@ -12,6 +12,9 @@ import pytest
 from pipelines.spec import UseCase, load_spec
 from tests.cases import REPOSITORY, Case, make_flights_case, make_third_case
 from tests.contracts.stores import BACKENDS, SERVERS
+from tests.servers.seaweed import seaweed
+
+__all__ = ["seaweed"]  # fixtures that come with their servers
 
 
 @pytest.fixture(params=BACKENDS)

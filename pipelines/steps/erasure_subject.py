@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import io
 import json
@@ -249,34 +250,44 @@ class Traces:
             words = frame.select(pl.selectors.string(include_categorical=True).cast(pl.String))
         except (pl.exceptions.PolarsError, OSError):
             return None
-        if table in self._spec.tables and self._in_typed(frame, table, partition):
+        if table in self._spec.tables and self._in_typed(self._typed(frame, table), table, partition):
             return True
         return self.subject.text is not None and any(
             any(map(self.names, column.drop_nulls().unique())) for column in words.iter_columns()
         )
 
     def _in_records(self, text: str, table: str, partition: str) -> bool | None:
-        """Whether a record of a text file is the subject's; None when it is not the file that the spec describes."""
+        """Whether a record of a text file is the subject's; None when the file is not quite what the spec describes,
+        so that the value may be where nobody expects it."""
         about, wanted = self._spec.tables[table], self.columns(table)
         if not wanted:
             return False
         try:
             if about.format == "jsonl":
                 records = [json.loads(line) for line in text.splitlines() if line.strip()]
-                frame = pl.DataFrame(
-                    {name: [_word(record[name]) for record in records] for name in wanted},
-                    schema=dict.fromkeys(wanted, pl.String),
-                )
+                columns = {name: [_word(record[name]) for record in records] for name in wanted}
             else:
-                frame = pl.read_csv(text.encode(), separator=about.delimiter, infer_schema=False).select(wanted)
-        except (ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
+                header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=about.delimiter, strict=True)
+                places = {name: header.index(name) for name in wanted}
+                if any(len(row) != len(header) for row in rows):
+                    return None
+                columns = {name: [row[place] for row in rows] for name, place in places.items()}
+        except (ValueError, KeyError, TypeError, csv.Error):
             return None
-        return self._in_typed(frame, table, partition)
+        nulls = list(about.null_values)
+        raw = pl.DataFrame(columns, schema=dict.fromkeys(wanted, pl.String))
+        raw = raw.select(pl.when(~pl.col(name).is_in(nulls)).then(pl.col(name)) for name in wanted)
+        typed = self._typed(raw, table)
+        if any(typed[name].null_count() > raw[name].null_count() for name in wanted):
+            return None
+        return self._in_typed(typed, table, partition)
 
-    def _in_typed(self, frame: pl.DataFrame, table: str, partition: str) -> bool:
+    def _typed(self, frame: pl.DataFrame, table: str) -> pl.DataFrame:
         kinds = {name: columns_of(self._spec, table)[name].type for name in self.columns(table)}
         present = [name for name in kinds if name in frame.columns]
-        typed = frame.select(_as_type(name, kinds[name], frame.schema[name]) for name in present)
+        return frame.select(_as_type(name, kinds[name], frame.schema[name]) for name in present)
+
+    def _in_typed(self, typed: pl.DataFrame, table: str, partition: str) -> bool:
         named = typed.lazy().with_columns(pl.lit(partition).alias("partition"))
         return not self.marked(table, named).filter(pl.col(MARK)).collect().is_empty()
 
