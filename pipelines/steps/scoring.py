@@ -64,7 +64,7 @@ def input_digests(store: SnapshotStore, snapshot: SnapshotRef) -> dict[str, str]
     """What stands for each partition of an input table in fingerprints: the digest of its bytes.
 
     An erasure restates nothing, so what it left counts as the partition that it replaced, and nothing is scored anew.
-    Bytes that were erased and came back all the same count as new ones.
+    Rows that were erased and came back, in the very same bytes, count as new ones: their scores are gone.
     """
     replaced: dict[tuple[str, str], str] = {}
     for commit in store.history(snapshot.table):
@@ -75,7 +75,7 @@ def input_digests(store: SnapshotStore, snapshot: SnapshotRef) -> dict[str, str]
     digests = {}
     for name, part in store.partitions(snapshot).items():
         digest = part.digest
-        if (name, digest) in erased:
+        if snapshot.table == "rows" and (name, digest) in erased:
             digest += " again"
         while (name, digest) in replaced:  # an erasure leaves fewer rows, so this ends
             digest = replaced[name, digest]

@@ -15,7 +15,7 @@ import pytest
 from pipelines.backends.files import Files
 from pipelines.backends.mlflow_registry import MlflowRegistry
 from pipelines.errors import ConflictError, RemovedError, SpecError, UnavailableError
-from pipelines.ports import ModelRegistry, SnapshotStore
+from pipelines.ports import STATIC, ModelRegistry, SnapshotStore
 from pipelines.records import Erasure, RunInfo
 from pipelines.steps import erasure_rewrite
 from pipelines.steps.erasure import Places, erase, parse_subject
@@ -200,7 +200,9 @@ def test_erased_inputs_count_as_those_that_they_replace_until_they_are_restated(
     assert {table: inputs(table) for table in before} == before
     put(world.store, "rows", DAYS[0], orders(DAYS[0], count=1))
     put(world.store, "rows", DAYS[1], orders(DAYS[1]))  # the very bytes that were erased
+    put(world.store, "customers", STATIC, customers())
     assert {day for day in DAYS if inputs("rows")[day] != before["rows"][day]} == {DAYS[0], DAYS[1]}
+    assert inputs("customers") == before["customers"]
 
 
 def test_a_row_that_carried_the_value_before_it_was_restated_is_the_subjects_too(world: World) -> None:
