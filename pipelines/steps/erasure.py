@@ -32,11 +32,12 @@ from pipelines.records import (
     Tombstone,
 )
 from pipelines.spec import UseCase
-from pipelines.steps import erasure_files as files
-from pipelines.steps.erasure_effects import Erased, trained_on, unreplayable
-from pipelines.steps.erasure_files import Places
-from pipelines.steps.erasure_rewrite import rewrite
-from pipelines.steps.erasure_subject import MARK, Subject, Traces, parse_subject
+from pipelines.steps.erasing import files
+from pipelines.steps.erasing.effects import Erased, trained_on, unreplayable
+from pipelines.steps.erasing.files import Places
+from pipelines.steps.erasing.rewrite import rewrite
+from pipelines.steps.erasing.subject import Subject, parse_subject
+from pipelines.steps.erasing.traces import MARK, Traces
 from pipelines.steps.scoring import PREDICTIONS
 
 __all__ = ["Places", "erase", "parse_subject"]

@@ -128,6 +128,7 @@ def test_a_single_flight_is_erased_and_the_chain_goes_on(runtime: Runtime) -> No
         _case(runtime), home, "erase", "--use-case", "flights", "--key", f"flight_id={flight}", "--reason", "x", "--yes"
     )
     assert done.exit_code == 0, done.output
+    print(done.output)
     assert flight not in done.output
     assert "predictions" in done.output
     assert "can no longer be replayed" in done.output
@@ -135,6 +136,18 @@ def test_a_single_flight_is_erased_and_the_chain_goes_on(runtime: Runtime) -> No
     ingest(runtime, [NIGHTS[1]])
     assert score(runtime, [NIGHTS[0], NIGHTS[1]]) == ("unchanged", "published")
     assert runtime.observe(NIGHTS[1]).window
+
+
+def test_a_value_that_models_have_learned_by_name_is_said_to_be_in_their_artifacts(runtime: Runtime) -> None:
+    page = runtime.settings.reports / "flights" / "drift" / "2013-01-17-champion-1.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("pictures")
+    rows = _seen(runtime, "rows").height
+    would = _erase(runtime, "carrier=UA")
+    assert [(entry.model.version, entry.holds_values) for entry in would.models] == [(1, True)]
+    assert str(page) in would.files
+    assert any("artifacts" in path for path in would.files)
+    assert _seen(runtime, "rows").height == rows
 
 
 @pytest.mark.parametrize(

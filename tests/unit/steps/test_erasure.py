@@ -17,9 +17,9 @@ from pipelines.backends.mlflow_registry import MlflowRegistry
 from pipelines.errors import ConflictError, RemovedError, SpecError, UnavailableError
 from pipelines.ports import STATIC, ModelRegistry, SnapshotStore
 from pipelines.records import Erasure, RunInfo
-from pipelines.steps import erasure_rewrite
+from pipelines.steps.erasing import rewrite as rewriting
+from pipelines.steps.erasing.traces import Traces
 from pipelines.steps.erasure import Places, erase, parse_subject
-from pipelines.steps.erasure_subject import Traces
 from pipelines.steps.scoring import input_digests
 from tests.cases.orders import (
     ADA,
@@ -150,6 +150,12 @@ def test_whoever_was_never_there_is_not_found(world: World) -> None:
     done = world.erase("customer=7777777")
     assert not done.found
     assert world.visible() == before
+
+
+def test_an_empty_store_holds_nobody(registry: ModelRegistry, tmp_path: Path) -> None:
+    world = World(open_store("delta", tmp_path), registry, tmp_path)
+    done = world.erase(f"customer={ADA}")
+    assert (done.found, done.models, done.unreplayable, done.remains) == (False, (), (), ())
 
 
 def test_commits_and_tombstones_say_why_and_never_whose(world: World) -> None:
@@ -381,14 +387,14 @@ def test_an_audit_that_finds_another_row_changed_lets_nothing_through(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = seen(world.store, "rows")
-    drafts = erasure_rewrite._drafts
+    drafts = rewriting._drafts
 
     def careless(*arguments: object) -> object:
         for draft in drafts(*arguments):  # type: ignore[arg-type]
             frame = draft.frame
             yield type(draft)(partition=draft.partition, frame=frame.reverse())
 
-    monkeypatch.setattr(erasure_rewrite, "_drafts", careless)
+    monkeypatch.setattr(rewriting, "_drafts", careless)
     with pytest.raises(Exception, match="other_rows_unchanged_and_in_order"):
         world.erase(f"customer={ADA}")
     assert seen(world.store, "rows").equals(before)

@@ -10,8 +10,8 @@ from pipelines.errors import IntegrityError, NotFoundError
 from pipelines.ports import STATIC, ModelRegistry, SnapshotStore
 from pipelines.records import ErasedModel, SnapshotRef, TrainingSet
 from pipelines.spec import UseCase
-from pipelines.steps.erasure_files import artifact_holds
-from pipelines.steps.erasure_subject import Traces
+from pipelines.steps.erasing.files import artifact_holds
+from pipelines.steps.erasing.traces import Traces
 from pipelines.steps.scoring import PREDICTIONS, REPLACES
 
 #: The files that were erased, by table: partition and digest of each.
@@ -79,21 +79,26 @@ def unreplayable(spec: UseCase, store: SnapshotStore, erased: Erased) -> tuple[s
             rewritten.setdefault(name, (name, digest) in mine or (name, before) in mine)
             if "snapshots" in commit.provenance:  # the commit that scored it: an erasure scores nothing
                 inputs.setdefault(name, commit.provenance["snapshots"])
-    lost = {ref: _lost(store, SnapshotRef.parse(ref), erased) for refs in inputs.values() for ref in refs}
+    refs = {ref: SnapshotRef.parse(ref) for each in inputs.values() for ref in each}
+    lost = {ref: _lost(store, snapshot, erased) for ref, snapshot in refs.items()}
     return tuple(
         name
         for name in store.partitions(head)
         if rewritten.get(name, False)
-        or any(
-            _reads(spec, SnapshotRef.parse(ref).table, gone, name, name)
-            for ref in inputs.get(name, ())
-            for gone in lost[ref]
-        )
+        or any(lost[ref] & _read_by(spec, refs[ref].table, name) for ref in inputs.get(name, ()))
     )
 
 
-def _lost(store: SnapshotStore, ref: SnapshotRef, erased: Erased) -> list[str]:
+def _read_by(spec: UseCase, table: str, name: str) -> set[str]:
+    """The partitions of an input table that the features of one partition may read."""
+    if table == "rows":
+        return {name}
+    return {STATIC, *(keys.shift(name, -back, spec.granularity) for back in range(spec.features.lookback + 1))}
+
+
+def _lost(store: SnapshotStore, ref: SnapshotRef, erased: Erased) -> set[str]:
+    """The partitions of a snapshot whose files are erased."""
     gone = erased.get(ref.table)
     if not gone:
-        return []
-    return [name for name, part in store.partitions(ref).items() if (name, part.digest) in gone]
+        return set()
+    return {name for name, part in store.partitions(ref).items() if (name, part.digest) in gone}

@@ -20,10 +20,12 @@ from pipelines.records import (
     ValidationReport,
 )
 from pipelines.spec import UseCase
-from pipelines.steps.erasure_subject import MARK, Traces
+from pipelines.steps.erasing.traces import MARK, Traces
 from pipelines.steps.scoring import PREDICTIONS, REPLACES, published_predictions
 
 _ATTEMPTS = 5
+#: Partitions that are held in memory at once.
+_CHUNK = 32
 
 
 def rewrite(
@@ -46,7 +48,8 @@ def rewrite(
         try:
             # Staged upon other bytes than those that were read: another run was faster.
             if all(part.base == due[part.partition].digest for part in staged):
-                reports = [_audit(spec, store, traces, head, part) for part in staged]
+                before = _marked(store, traces, table, head, list(due))
+                reports = [_audit(spec, store, traces, *pair) for pair in zip(staged, before, strict=True)]
                 provenance: dict[str, object] = {
                     "erasure": erasure,
                     "reason": reason,
@@ -85,9 +88,19 @@ def _drafts(
     store: SnapshotStore, traces: Traces, table: str, head: SnapshotRef, due: Mapping[str, PublishedPartition]
 ) -> Iterator[Draft]:
     sources = _sources(store, table, due)
-    for name in due:
-        kept = traces.marked(table, store.scan(head, [name])).filter(~pl.col(MARK)).drop("partition", MARK)
-        yield Draft(partition=name, frame=kept.collect(), sources=sources.get(name, ()))
+    for name, rows in zip(due, _marked(store, traces, table, head, list(due)), strict=True):
+        yield Draft(partition=name, frame=rows.filter(~pl.col(MARK)).drop(MARK), sources=sources.get(name, ()))
+
+
+def _marked(
+    store: SnapshotStore, traces: Traces, table: str, head: SnapshotRef, names: Sequence[str]
+) -> Iterator[pl.DataFrame]:
+    """The rows of each partition, marked; a few partitions are read at once."""
+    for start in range(0, len(names), _CHUNK):
+        chunk = names[start : start + _CHUNK]
+        rows = traces.marked(table, store.scan(head, chunk)).collect()
+        parts = rows.partition_by("partition", as_dict=True, include_key=False)
+        yield from (parts[name,] for name in chunk)
 
 
 def _sources(
@@ -103,11 +116,14 @@ def _sources(
 
 
 def _audit(
-    spec: UseCase, store: SnapshotStore, traces: Traces, head: SnapshotRef, staged: StagedPartition
+    spec: UseCase, store: SnapshotStore, traces: Traces, staged: StagedPartition, before: pl.DataFrame
 ) -> ValidationReport:
-    """Compares the staged bytes with what they are to replace. No check quotes a value."""
+    """Compares the staged bytes with what they are to replace. No check quotes a value.
+
+    Args:
+        before: the marked rows of the present bytes.
+    """
     name = staged.partition
-    before = traces.marked(staged.table, store.scan(head, [name])).drop("partition").collect()
     after = store.read_staged(staged).collect()
     theirs = before.get_column(MARK)
     wanted = before.height - int(theirs.sum())

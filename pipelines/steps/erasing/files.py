@@ -11,7 +11,7 @@ from pipelines.errors import InputError
 from pipelines.ports import DataSource, SnapshotStore
 from pipelines.records import Quarantined, ValidationReport
 from pipelines.spec import UseCase
-from pipelines.steps.erasure_subject import Traces
+from pipelines.steps.erasing.traces import Traces
 from pipelines.steps.monitoring import DECISIONS
 from pipelines.steps.promotion import PROMOTIONS
 from pipelines.steps.scoring import PREDICTIONS

@@ -1,106 +1,23 @@
-"""Who is to be erased, and how to recognise them: in typed rows, in files of any form, and in plain text."""
+"""How a subject is recognised: in typed rows, in files of any form, and in plain text."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
-import re
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
-from pipelines.errors import SpecError, explain
-from pipelines.spec import Column, ColumnType, UseCase
+from pipelines.spec import ColumnType, UseCase
+from pipelines.steps.erasing.subject import KINDS, Subject, columns_of
+from pipelines.steps.erasing.words import Words, decoded, forms_of, inflated
 from pipelines.steps.scoring import PREDICTIONS
 from pipelines.tabular.values import POLARS_TYPES, readable
 
-#: What names a subject. Numbers that are measured, instants and flags do not: they have many spellings, or two values.
-_KINDS: tuple[ColumnType, ...] = ("string", "int", "date")
 MARK = "__subject"
 _BY_KEY = "__key"
-_PIECE = 2**20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class Subject:
-    """One value of one column. It is never printed: its repr is the class's name alone."""
-
-    column: str
-    values: Mapping[str, str | int | date]
-    """The value as each table has it that has the column."""
-
-    @property
-    def text(self) -> str | None:
-        """The value when it is text: only then does a text that holds it say something."""
-        return next((value for value in self.values.values() if isinstance(value, str)), None)
-
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        """The value as text."""
-        return tuple(dict.fromkeys(str(value) for value in self.values.values()))
-
-
-def columns_of(spec: UseCase, table: str) -> Mapping[str, Column]:
-    """A table's columns that can identify somebody: all that the spec names; of predictions, the key of `rows`."""
-    if table == PREDICTIONS:
-        return {name: spec.rows.columns[name] for name in spec.rows.key}
-    return spec.tables[table].columns
-
-
-def parse_subject(spec: UseCase, key: str) -> Subject:
-    """Reads `column=value`.
-
-    Raises:
-        SpecError: not of that form; no such column; a column of a type that names nobody; or a value that is not of
-            the column's type. The message does not repeat the value.
-    """
-    where = f"{spec.name}: erasure"
-    column, sign, text = key.partition("=")
-    if not sign or not column or not text.strip():
-        raise SpecError(explain(where, "the key has not the form column=value", allowed="such as customer_id=1234"))
-    kinds = {name: table.columns[column].type for name, table in spec.tables.items() if column in table.columns}
-    if not kinds:
-        fitting = {
-            name: None
-            for table in spec.tables.values()
-            for name, found in table.columns.items()
-            if found.type in _KINDS
-        }
-        raise SpecError(explain(where, f"no table has a column {column!r}", allowed=", ".join(fitting)))
-    if not set(kinds.values()) <= set(_KINDS):
-        bad = ", ".join(sorted(set(kinds.values()) - set(_KINDS)))
-        raise SpecError(
-            explain(
-                where,
-                f"column {column!r} has type {bad}, which names nobody",
-                allowed=f"columns of type {', '.join(_KINDS)}",
-            )
-        )
-    read = {kind: _parsed(text, kind) for kind in set(kinds.values())}
-    values = {name: value for name, kind in kinds.items() if (value := read[kind]) is not None}
-    if not values:
-        raise SpecError(
-            explain(
-                where,
-                f"the value is not of column {column!r}'s type",
-                allowed=" or ".join(sorted(set(kinds.values()))),
-            )
-        )
-    if column in spec.rows.key:
-        values[PREDICTIONS] = values["rows"]
-    return Subject(column=column, values=values)
-
-
-def _parsed(text: str, kind: ColumnType) -> str | int | date | None:
-    value: str | int | date | None = pl.DataFrame({"value": [text]}).select(readable("value", kind)).item()
-    return value
 
 
 class Traces:
@@ -176,13 +93,13 @@ class Traces:
     # -- text ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _value(self) -> _Words:
-        return _Words([form for spelling in self.subject.spellings for form in _forms(spelling)])
+    def _value(self) -> Words:
+        return Words([form for spelling in self.subject.spellings for form in forms_of(spelling)])
 
     @cached_property
     def _key_texts(self) -> list[tuple[str, ...]]:
         """The parts of each key that have one spelling."""
-        telling = [name for name in self._spec.rows.key if self._spec.rows.columns[name].type in _KINDS]
+        telling = [name for name in self._spec.rows.key if self._spec.rows.columns[name].type in KINDS]
         return [tuple(map(str, key)) for key in self.keys.select(telling).unique().iter_rows()] if telling else []
 
     def names(self, text: str) -> bool:
@@ -192,7 +109,7 @@ class Traces:
     def mentioned(self, text: str) -> bool:
         """Whether a text holds the value, or a key, as a whole word. Cautious: a 7 of another meaning counts."""
         return self.names(text) or any(
-            all(_Words(_forms(part)).found_in(text) for part in parts) for parts in self._key_texts if parts
+            all(Words(forms_of(part)).found_in(text) for part in parts) for parts in self._key_texts if parts
         )
 
     # -- files ---------------------------------------------------------------------------------------------------
@@ -207,10 +124,10 @@ class Traces:
         """
         whole = True
         if data[:2] == b"\x1f\x8b":
-            data, whole = _inflated(data, cap)
+            data, whole = inflated(data, cap)
         if data[:4] == b"PAR1":
             return self._in_parquet(data, table, partition)
-        texts = list(_decoded(data))
+        texts = list(decoded(data))
         if self.subject.text is not None and any(map(self.names, texts)):
             return True
         found = self._in_records(texts[0], table, partition) if table in self._spec.tables else None
@@ -300,69 +217,3 @@ def _as_type(name: str, kind: ColumnType, dtype: pl.DataType) -> pl.Expr:
 
 def _word(value: object) -> str | None:
     return None if value is None else value if isinstance(value, str) else json.dumps(value)
-
-
-def _forms(word: str) -> list[str]:
-    """How a word may be written: plain, in JSON, in quoted CSV, in HTML, in Python's repr."""
-    forms = (
-        word,
-        json.dumps(word)[1:-1],
-        json.dumps(word, ensure_ascii=False)[1:-1],
-        word.replace('"', '""'),
-        html.escape(word),
-        html.escape(repr(word))[6:-6],
-        repr(word)[1:-1],
-    )
-    return list(dict.fromkeys(form for form in forms if form))
-
-
-class _Words:
-    """Spellings that are looked for, not as a part of a longer word."""
-
-    def __init__(self, forms: list[str]) -> None:
-        self._forms = forms
-
-    def found_in(self, text: str) -> bool:
-        return any(form in text for form in self._forms) and self._pattern.search(text) is not None
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, self._forms))})(?!\w)")
-
-
-def _decoded(data: bytes) -> Iterator[str]:
-    """The text of a file, in each encoding that it may be in."""
-    yield data.decode("utf-8", errors="replace")
-    if b"\0" in data:
-        yield data.decode("utf-16-le", errors="replace")
-        yield data.decode("utf-16-be", errors="replace")
-    elif not _is_utf8(data):
-        yield data.decode("latin-1")
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _inflated(data: bytes, cap: int) -> tuple[bytes, bool]:
-    """What can be decompressed of a gzip file, and whether that is all of it."""
-    pieces: list[bytes] = []
-    size = 0
-    while data[:2] == b"\x1f\x8b":
-        member = zlib.decompressobj(wbits=31)
-        while not member.eof:
-            try:
-                piece = member.decompress(data, _PIECE)
-            except zlib.error:
-                return b"".join(pieces), False
-            data = member.unconsumed_tail
-            pieces.append(piece)
-            size += len(piece)
-            if size > cap or (not piece and not data and not member.eof):
-                return b"".join(pieces), False
-        data = member.unused_data
-    return b"".join(pieces), not data
