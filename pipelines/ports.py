@@ -27,6 +27,7 @@ from pipelines.records import (
     SourceFile,
     StagedPartition,
     Tombstone,
+    TrainingRun,
     ValidationReport,
 )
 from pipelines.spec import UseCase
@@ -366,6 +367,10 @@ class ModelRegistry(Protocol):
 
     def versions(self) -> list[ModelRef]:
         """All versions, oldest first."""
+        ...
+
+    def trainings(self) -> list[TrainingRun]:
+        """Every training of the use case with what was written on it, oldest first; refused ones too."""
         ...
 
     def fetch(self, model: ModelRef) -> Path:

@@ -208,7 +208,7 @@ class Commit(CommitNote):
     snapshot: SnapshotRef
     """The version that the commit made."""
     at: datetime
-    """When it was committed, by the store's clock (UTC). For people: no rule depends on it."""
+    """When it was committed, by the store's clock (UTC): for people, and for how long old snapshots are kept."""
 
 
 class Pin(Record):
@@ -289,6 +289,8 @@ class TrainingSet(Record):
     """First and last partition, both included."""
     validation: tuple[str, str]
     holdout: tuple[str, str]
+    reads: dict[str, tuple[tuple[str, str], ...]] = {}
+    """What was read of each table: stretches of its snapshot's partitions, first and last, both included."""
     rows: dict[str, int]
     """Rows of train, validation and holdout."""
     digest: str
@@ -404,6 +406,10 @@ class Scored(Record):
     """Rows of the input partition, by partition."""
     fingerprints: dict[str, str]
     """SHA-256 over the digests of everything that a partition's features read, by partition."""
+    reads: dict[str, dict[str, tuple[str, str]]] = {}
+    """What a staged partition's features read: first and last partition of each table's snapshot, by partition."""
+    spec: str = ""
+    """Digest of the use case's spec."""
     unseen: dict[str, dict[str, float]]
     """Share of unseen values by partition and categorical feature."""
     unchanged: tuple[str, ...] = ()
@@ -489,6 +495,125 @@ class RetrainDecision(Record):
     """Derived from what was decided on: the retraining's run id is made of it."""
 
 
+# -- looking back ------------------------------------------------------------------------------------------------------
+
+
+class TrainingRun(Record):
+    """A training as the registry keeps it, registered or refused."""
+
+    run_id: str
+    """The MLflow run."""
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    model: ModelRef | None
+    """The version that was made of it."""
+    model_tags: dict[str, str] = {}
+    """What registration wrote on that version."""
+
+
+LinkKind = Literal[
+    "partition",
+    "row",
+    "commit",
+    "run",
+    "audit",
+    "file",
+    "model",
+    "training",
+    "gates",
+    "decision",
+    "promotion",
+    "snapshot",
+    "pin",
+    "tombstone",
+    "note",
+]
+
+
+class Link(Record):
+    """One thing of a trace, and what hangs on it."""
+
+    kind: LinkKind
+    id: str
+    """Unique within its kind; of partitions, models, snapshots and runs it can be traced in turn."""
+    how: str = ""
+    """Its relation to the thing above it, such as "read" or "scored by"."""
+    facts: dict[str, Any] = {}
+    links: tuple[Link, ...] = ()
+
+
+class Trace(Record):
+    """Where something came from and what became of it."""
+
+    name: str
+    """What was asked for."""
+    use_case: str
+    root: Link
+
+    def all(self, kind: LinkKind | None = None) -> list[Link]:
+        """Every link, or every one of a kind, from the root down."""
+        found, pending = [], [self.root]
+        while pending:
+            link = pending.pop(0)
+            if kind is None or link.kind == kind:
+                found.append(link)
+            pending[:0] = link.links
+        return found
+
+
+class Replay(Record):
+    """A prediction partition that was scored again from the recorded snapshots and model."""
+
+    partition: str
+    snapshot: SnapshotRef
+    """The predictions that were looked at."""
+    model: str
+    inputs: tuple[str, ...]
+    """Ids of the recorded snapshots."""
+    published: str
+    """Digest of what is published."""
+    replayed: str | None
+    """Digest of what came out now; None when it could not be scored."""
+    outcome: Literal["identical", "different", "erased", "collected"]
+    differences: tuple[str, ...] = ()
+    """What differs, or what is gone, for a person."""
+    max_score_difference: float | None = None
+    """Over the rows that both hold; None when no row can be compared."""
+
+
+class Kept(Record):
+    """A snapshot that is never collected, and every reason why."""
+
+    snapshot: SnapshotRef
+    reasons: tuple[str, ...]
+
+
+class CollectedTable(Record):
+    """What a collection removes of one table, or would."""
+
+    table: str
+    parts: tuple[PublishedPartition, ...]
+    """Partition files that no kept snapshot names."""
+    kept: int
+    """Partition files that stay."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of what goes."""
+        return sum(part.rows for part in self.parts)
+
+
+class Collection(Record):
+    """What `collect` did, or in a dry run would do."""
+
+    dry_run: bool
+    keep_since: datetime
+    """Whatever was visible at this instant or later stays."""
+    tables: tuple[CollectedTable, ...]
+    swept: tuple[str, ...] = ()
+    """What dead runs left behind."""
+
+
 class ErasedTable(Record):
     """What an erasure removed from one table, or would remove."""
 
@@ -502,13 +627,16 @@ class ErasedTable(Record):
 
 
 class ErasedModel(Record):
-    """A model version that was trained, calibrated or judged on what is erased."""
+    """A training that learned from, was calibrated on, or was judged on what is erased."""
 
-    model: ModelRef
+    name: str
+    """Such as `flights@3`; of a training that no gate let through, its MLflow run."""
+    run_id: str
     parts: tuple[str, ...]
-    """Which of train, validation and holdout read it; "unknown" when its artifact cannot be read."""
-    holds_values: bool
-    """Its sealed artifact itself holds values of the subject's column: retrain, then delete this version."""
+    """Which of train, validation and holdout read it."""
+    holds_values: bool | None
+    """Its sealed artifact itself holds values of the subject's column: retrain, then delete this one. None when the
+    artifact cannot be looked into."""
 
 
 class Erasure(Record):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -25,18 +26,24 @@ from pipelines.ports import (
 )
 from pipelines.records import (
     AuditedScores,
+    Collection,
     Erasure,
     Evaluation,
     GateReport,
     Landing,
     ModelRef,
     Observations,
+    Pin,
     Prediction,
     Promotion,
     Publication,
+    Replay,
     RetrainDecision,
     RunInfo,
     Scored,
+    SnapshotDiff,
+    SnapshotRef,
+    Trace,
     TrainedModel,
     TrainingSet,
     Validated,
@@ -297,6 +304,66 @@ class Runtime:
         from pipelines.steps import monitoring
 
         return monitoring.decisions(self.store)
+
+    # -- snapshots -----------------------------------------------------------------------------------------------
+
+    def all_tables(self) -> tuple[str, ...]:
+        """Every table of the store: what lands, the predictions, the logs."""
+        from pipelines.steps import provenance
+
+        return provenance.all_tables(self.spec)
+
+    def resolve(self, table: str, name: str) -> SnapshotRef:
+        """The snapshot that a name stands for; see `steps.snapshots.resolve`."""
+        from pipelines.steps import snapshots
+
+        return snapshots.resolve(self.store, table, name)
+
+    def diff(self, table: str, before: str, after: str) -> SnapshotDiff:
+        """What changed between two named snapshots."""
+        from pipelines.steps import snapshots
+
+        return snapshots.diff(self.store, self.resolve(table, before), self.resolve(table, after))
+
+    def revert(self, table: str, to: str, reason: str) -> Publication:
+        """Makes a table hold what it held; see `steps.snapshots.revert`."""
+        from pipelines.steps import snapshots
+
+        return snapshots.revert(self.store, self.resolve(table, to), self.run, reason=reason)
+
+    def pin(self, name: str, table: str, snapshot: str, reason: str) -> Pin:
+        """Keeps a named snapshot under another name; see `steps.snapshots.pin`."""
+        from pipelines.steps import snapshots
+
+        return snapshots.pin(self.store, name, self.resolve(table, snapshot), reason=reason)
+
+    def collect(self, keep_since: datetime, *, dry_run: bool = True) -> Collection:
+        """Removes what nobody needs; see `steps.snapshots.collect`."""
+        from pipelines.steps import snapshots
+
+        return snapshots.collect(
+            self.store,
+            self.registry,
+            self.all_tables(),
+            keep_since,
+            self.run,
+            dry_run=dry_run,
+            now=datetime.now(UTC),
+        )
+
+    # -- provenance ----------------------------------------------------------------------------------------------
+
+    def trace(self, name: str) -> Trace:
+        """Where something came from and what became of it; see `steps.tracing.trace`."""
+        from pipelines.steps import tracing
+
+        return tracing.trace(self.spec, self.store, self.registry, name)
+
+    def replay(self, partition: str) -> Replay:
+        """Scores predictions again from what was recorded; see `steps.replay.replay`."""
+        from pipelines.steps import replay
+
+        return replay.replay(self.spec, self.store, self.registry, partition, self.run)
 
     # -- erase ---------------------------------------------------------------------------------------------------
 

@@ -21,8 +21,9 @@ from typing import Any
 from pipelines import artifacts
 from pipelines.backends.mlflow_calls import connect, mlflow_calls
 from pipelines.backends.mlflow_model import save
+from pipelines.backends.mlflow_trainings import list_trainings
 from pipelines.errors import IntegrityError, NotFoundError, explain
-from pipelines.records import ModelRef
+from pipelines.records import ModelRef, TrainingRun
 from pipelines.spec import UseCase
 
 TRAINING_KEY = "overnight.training_key"
@@ -136,6 +137,11 @@ class MlflowRegistry:
         """See `ModelRegistry.versions`."""
         with mlflow_calls(f"{self._name}: list the versions"):
             return self._versions()
+
+    def trainings(self) -> list[TrainingRun]:
+        """See `ModelRegistry.trainings`. Runs that others made in the experiment are left out."""
+        with mlflow_calls(f"{self._name}: list the trainings"):
+            return list_trainings(self._mlflow(), self._name, TRAINING_KEY, self._tagged_versions())
 
     def fetch(self, model: ModelRef) -> Path:
         """See `ModelRegistry.fetch`. A copy in the cache is verified again on every call."""
@@ -254,13 +260,17 @@ class MlflowRegistry:
         return logged
 
     def _versions(self, run_id: str | None = None) -> list[ModelRef]:
+        return [ref for ref, _ in self._tagged_versions(run_id)]
+
+    def _tagged_versions(self, run_id: str | None = None) -> list[tuple[ModelRef, dict[str, str]]]:
+        """Oldest first."""
         found, token = [], None
         words = f"name = '{self._name}'" + (f" and run_id = '{run_id}'" if run_id else "")
         while True:
             page = self._mlflow().search_model_versions(words, page_token=token)
-            found += [ref for version in page if (ref := _model_ref(version)) is not None]
+            found += [(ref, dict(version.tags)) for version in page if (ref := _model_ref(version)) is not None]
             if not (token := page.token):
-                return sorted(found, key=lambda ref: ref.version)
+                return sorted(found, key=lambda item: item[0].version)
 
 
 def _model_ref(version: Any) -> ModelRef | None:

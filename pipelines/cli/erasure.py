@@ -15,6 +15,11 @@ _ELSEWHERE = (
     "Logs and task messages of the scheduler may quote values of checks that failed (`airflow db clean`), and backups "
     "hold what they held.",
 )
+_HOLDS = {
+    True: "; holds values of the column: retrain, then delete it",
+    False: "",
+    None: "; its artifact was not looked into",
+}
 
 
 @click.command()
@@ -62,8 +67,7 @@ def told(done: Erasure) -> list[str]:
         earlier = "" if done.found else " earlier"
         lines.append(f"models trained on data that was erased{earlier}: {len(done.models)}")
         for entry in done.models:
-            holds = "; holds values of the column: retrain, then delete this version" if entry.holds_values else ""
-            lines.append(f"  {entry.model.id} ({', '.join(entry.parts)}){holds}")
+            lines.append(f"  {entry.name} ({', '.join(entry.parts)}){_HOLDS[entry.holds_values]}")
     if done.id:
         lines.append(f"erasure {done.id}")
     return [*lines, *_ELSEWHERE]

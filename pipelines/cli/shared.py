@@ -69,7 +69,7 @@ def tell_epoch(values: Mapping[str, float]) -> None:
 
 
 def print_json(result: Any) -> None:
-    """Prints a record, or a list of them."""
+    """Prints a record, a list of them, or what is JSON already."""
     click.echo(json.dumps(plain(result), indent=2))
 
 
@@ -79,4 +79,4 @@ def plain(result: Any) -> Any:
         return result.model_dump(mode="json")
     if isinstance(result, tuple | list):
         return [plain(item) for item in result]
-    return None if result is None else str(result)
+    return result if result is None or isinstance(result, dict) else str(result)

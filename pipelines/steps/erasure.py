@@ -33,11 +33,12 @@ from pipelines.records import (
 )
 from pipelines.spec import UseCase
 from pipelines.steps.erasing import files
-from pipelines.steps.erasing.effects import Erased, trained_on, unreplayable
+from pipelines.steps.erasing.effects import trained_on, unreplayable
 from pipelines.steps.erasing.files import Places
 from pipelines.steps.erasing.rewrite import rewrite
 from pipelines.steps.erasing.subject import Subject, parse_subject
 from pipelines.steps.erasing.traces import MARK, Traces
+from pipelines.steps.provenance import Books, Part
 from pipelines.steps.scoring import PREDICTIONS
 
 __all__ = ["Places", "erase", "parse_subject"]
@@ -61,7 +62,7 @@ class Hit:
 class _Findings:
     """Everything that was found, in all looks together."""
 
-    hits: dict[str, dict[tuple[str, str], Hit]] = field(default_factory=dict)
+    hits: dict[str, dict[Part, Hit]] = field(default_factory=dict)
     entries: dict[tuple[str, str, str], tuple[Quarantined, str]] = field(default_factory=dict)
     paths: dict[Path, None] = field(default_factory=dict)
     swept: dict[str, None] = field(default_factory=dict)
@@ -69,11 +70,11 @@ class _Findings:
     def add(self, table: str, hits: Sequence[Hit]) -> None:
         for hit in hits:
             known = self.hits.setdefault(table, {})
-            known.setdefault(_file(hit.part), hit)
+            known.setdefault(_part(table, hit.part), hit)
 
     @property
-    def erased(self) -> Erased:
-        return {table: set(hits) for table, hits in self.hits.items()}
+    def erased(self) -> set[Part]:
+        return {_part(table, hit.part) for table, hits in self.hits.items() for hit in hits.values()}
 
     def tables(self) -> tuple[ErasedTable, ...]:
         return tuple(
@@ -145,11 +146,12 @@ def erase(
             )
         )
     # A repeat, after a run that died at the very end too, finds nothing: it speaks of what was erased before.
-    erased = found.erased or _erased_before(store)
-    models = trained_on(spec, store, registry, traces, erased)
+    books = Books(spec=spec, store=store, registry=registry)
+    erased = found.erased or {part for part, told in books.tombstones.items() if told.kind == "erased"}
+    models = trained_on(books, traces, erased)
     if act:
         for model in models:
-            registry.annotate(model.model.run_id, {"overnight.erased": "some of the training data"})
+            registry.annotate(model.run_id, {"overnight.erased": "some of the training data"})
     changed = bool(found.hits or found.entries or found.paths)
     return Erasure(
         use_case=spec.name,
@@ -161,22 +163,14 @@ def erase(
         quarantined=tuple(f"{e.table}/{e.partition}: {why}" for e, why in found.entries.values()),
         files=tuple(str(path) for path in found.paths),
         models=models,
-        unreplayable=unreplayable(spec, store, erased),
+        unreplayable=unreplayable(books, erased),
         remains=(*files.landing_with(spec, source, traces), *files.notes_with(spec, store, traces)),
     )
 
 
-def _erased_before(store: SnapshotStore) -> Erased:
-    before: Erased = {}
-    for told in store.tombstones():
-        if told.kind == "erased":
-            before.setdefault(told.table, set()).update(map(_file, told.parts))
-    return before
-
-
-def _file(part: PublishedPartition) -> tuple[str, str]:
+def _part(table: str, held: PublishedPartition) -> Part:
     """What tells a file from others: two partitions may hold the same bytes."""
-    return part.partition, part.digest
+    return Part(table=table, partition=held.partition, digest=held.digest)
 
 
 def _tables(spec: UseCase) -> tuple[str, ...]:
@@ -235,7 +229,7 @@ def _stored(
 def _clean(spec: UseCase, store: SnapshotStore, traces: Traces, places: Places, found: _Findings, *, act: bool) -> None:
     """Quarantine, pages, training sets and copies."""
     entries = files.quarantined_with(spec, store, traces)
-    digests = {digest for each in found.erased.values() for _, digest in each}
+    digests = {part.digest for part in found.erased}
     paths = [
         *files.pages_with(spec, traces, places, [entry for entry, _ in entries]),
         *files.copies_with(spec, traces, places, digests),
@@ -254,13 +248,13 @@ def _clean(spec: UseCase, store: SnapshotStore, traces: Traces, places: Places, 
 def _purge(store: SnapshotStore, table: str, hits: Sequence[Hit], run: RunInfo, *, name: str, reason: str) -> None:
     """Removes the files of a table that held the subject, but for any that was published again meanwhile."""
     head = store.head(table)
-    live = set(map(_file, store.partitions(head).values())) if head is not None else set()
-    parts = {_file(hit.part): hit.part for hit in hits if _file(hit.part) not in live}
+    live = {_part(table, each) for each in store.partitions(head).values()} if head is not None else set()
+    parts = {part: hit.part for hit in hits if (part := _part(table, hit.part)) not in live}
     for told in store.tombstones():
-        gone = set(map(_file, told.parts))
+        gone = {_part(told.table, each) for each in told.parts}
         if told.table == table and told.kind == "erased" and gone & parts.keys() and not gone & live:
             store.purge(told)  # of a run that died: it is finished under its own name
-            parts = {file: part for file, part in parts.items() if file not in gone}
+            parts = {part: held for part, held in parts.items() if part not in gone}
     if parts:
         store.purge(
             Tombstone(

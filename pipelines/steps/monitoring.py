@@ -198,6 +198,11 @@ def drift_report(
     return html
 
 
+def decision_key(decision: str) -> str:
+    """The partition of a decision's entry."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", decision)
+
+
 def decisions(store: SnapshotStore) -> list[RetrainDecision]:
     """The decision log, in the order of the partitions that were decided on."""
     head = store.head(DECISIONS)
@@ -232,7 +237,7 @@ def decide(spec: UseCase, store: SnapshotStore, observations: Observations, run:
         store,
         spec.name,
         DECISIONS,
-        re.sub(r"[^A-Za-z0-9_-]", "-", decision.id),
+        decision_key(decision.id),
         frame,
         [Check(name="decided_by_policy", passed=True, observed="; ".join(decision.reasons))],
         run,

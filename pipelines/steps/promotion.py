@@ -31,6 +31,11 @@ from pipelines.steps.logs import append
 PROMOTIONS = "promotions"
 
 
+def epoch_key(epoch: int) -> str:
+    """The partition of an epoch's entry."""
+    return f"e{epoch:06d}"
+
+
 def promotions(store: SnapshotStore) -> list[Promotion]:
     """The promotion log, oldest epoch first."""
     head = store.head(PROMOTIONS)
@@ -191,7 +196,7 @@ def _append(
         store,
         spec.name,
         PROMOTIONS,
-        f"e{entry.epoch:06d}",
+        epoch_key(entry.epoch),
         pl.DataFrame({"epoch": [entry.epoch], "version": [entry.version], "entry": [entry.model_dump_json()]}),
         checks,
         entry.run,

@@ -26,6 +26,7 @@ from pipelines.records import (
 from pipelines.scoring.engine import Engine
 from pipelines.spec import UseCase
 from pipelines.steps.features import build_features, context_keys
+from pipelines.steps.reads import prediction_notes
 
 PREDICTIONS = "predictions"
 #: In an erase commit's provenance: the digest of each partition that it replaced.
@@ -52,12 +53,20 @@ def heads(spec: UseCase, store: SnapshotStore, tables: Sequence[str]) -> dict[st
 
 
 def published_predictions(store: SnapshotStore) -> dict[str, dict[str, Any]]:
-    """What each published prediction partition was made of: {partition: {model, inputs}}."""
+    """What each published prediction partition was made of: {partition: {model, inputs, read}}.
+
+    A partition that a revert brought back is what its own publish made it.
+    """
+    now: dict[str, str | None] = {}
     made: dict[str, dict[str, Any]] = {}
     for commit in store.history(PREDICTIONS):  # newest first: the first word on a partition is the last
-        for partition in commit.partitions:
-            made.setdefault(partition, commit.provenance.get("predictions", {}).get(partition, {}))
-    return made
+        for partition in commit.removed:
+            now.setdefault(partition, None)
+        told = commit.provenance.get("predictions", {})
+        for partition, digest in commit.partitions.items():
+            if now.setdefault(partition, digest) == digest and partition in told:
+                made.setdefault(partition, told[partition])
+    return {partition: made.get(partition, {}) for partition, digest in now.items() if digest is not None}
 
 
 def input_digests(store: SnapshotStore, snapshot: SnapshotRef) -> dict[str, str]:
@@ -116,7 +125,8 @@ def score(
                 remedy="ingest the partition; if it is in quarantine, mend its file first",
             )
         )
-    fingerprints = {partition: _fingerprint(spec, digests, partition) for partition in partitions}
+    used = {partition: _used(spec, digests, partition) for partition in partitions}
+    fingerprints = {partition: _fingerprint(used[partition]) for partition in partitions}
     made = published_predictions(store)
     due = []
     for partition in partitions:
@@ -143,6 +153,11 @@ def score(
         staged=staged,
         rows_in={partition: held[partition].rows for partition in partitions},
         fingerprints=fingerprints,
+        reads={
+            partition: {table: (min(parts), max(parts)) for table, parts in used[partition].items() if parts}
+            for partition in due
+        },
+        spec=spec.digest,
         unseen=unseen,
         unchanged=tuple(sorted(set(partitions) - set(due))),
     )
@@ -166,12 +181,16 @@ def score_partitions(
         yield partition, frame, parts.get((partition,), features.clear())
 
 
-def _fingerprint(spec: UseCase, digests: Mapping[str, Mapping[str, str]], partition: str) -> str:
-    """SHA-256 over what stands for every published partition that this partition's features read."""
+def _used(spec: UseCase, digests: Mapping[str, Mapping[str, str]], partition: str) -> dict[str, dict[str, str]]:
+    """What stands for every published partition that this partition's features read, by table and key."""
     used = {"rows": {partition: digests["rows"][partition]}}
     for table in spec.context:
         wanted = context_keys(spec, table, [partition], list(digests[table]))
         used[table] = {key: digests[table][key] for key in wanted}
+    return used
+
+
+def _fingerprint(used: Mapping[str, Mapping[str, str]]) -> str:
     return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 
@@ -296,11 +315,7 @@ def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -
     scored, validated = audited.scored, audited.validated
     fresh: set[str] = set()
     if validated.staged:
-        made = {
-            staged.partition: {"model": scored.model.version, "inputs": scored.fingerprints[staged.partition]}
-            for staged in validated.staged
-        }
-        provenance = {"model": scored.model.id, "snapshots": [ref.id for ref in scored.inputs], "predictions": made}
+        provenance = prediction_notes(store, scored, validated.staged)
         done = store.publish(PREDICTIONS, validated.staged, validated.reports, run, provenance=provenance)
         fresh = {part.partition for part in done.published}
     head = store.head(PREDICTIONS)
@@ -311,7 +326,8 @@ def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -
     return tuple(
         Prediction(
             partition=partition,
-            model_version=int(made_by[partition]["model"]),
+            # An erasure may have left exactly these bytes, and says nothing of a model.
+            model_version=int(made_by[partition].get("model", scored.model.version)),
             inputs=scored.inputs,
             rows_in=rows_in,
             rows_scored=held[partition].rows,

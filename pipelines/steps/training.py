@@ -21,7 +21,8 @@ from pipelines.ports import DriftDetector, ModelRegistry, OnProgress, SnapshotSt
 from pipelines.records import Evaluation, ModelRef, RunInfo, Scorecard, SnapshotRef, TrainedModel, TrainingSet
 from pipelines.scoring.engine import Engine
 from pipelines.spec import GREATER_IS_BETTER, UseCase
-from pipelines.steps.features import build_features, labelled
+from pipelines.steps.features import build_features, context_keys, labelled
+from pipelines.steps.reads import stretches
 from pipelines.steps.scoring import heads
 
 PARTS = ("train", "validation", "holdout")
@@ -29,6 +30,8 @@ SAMPLE = "reference_sample.parquet"
 #: Seed of the row hash that chooses the reference sample; a number of its own, so that no other choice correlates.
 _SAMPLE_SEED = 20130901
 _CHUNK = 64
+#: Most stretches of a table that a tag lists.
+_STRETCHES = 25
 
 
 def mature_partitions(spec: UseCase, rows: Sequence[str], labels: Sequence[str], as_of: str) -> list[str]:
@@ -87,9 +90,24 @@ def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Pa
         train=(split["train"][0], split["train"][-1]),
         validation=(split["validation"][0], split["validation"][-1]),
         holdout=(split["holdout"][0], split["holdout"][-1]),
+        reads=_reads(spec, store, snapshots, usable),
         rows=rows,
         digest=digest,
     )
+
+
+def _reads(
+    spec: UseCase, store: SnapshotStore, snapshots: Mapping[str, SnapshotRef], usable: Sequence[str]
+) -> dict[str, tuple[tuple[str, str], ...]]:
+    """What a training set on these partitions reads of each table."""
+    reads = {}
+    for table, snapshot in snapshots.items():
+        held = list(store.partitions(snapshot))
+        used = set(usable) if table in ("rows", spec.label.table) else set()
+        if table in spec.context:
+            used.update(context_keys(spec, table, usable, held))
+        reads[table] = stretches(held, used)
+    return reads
 
 
 def _split(spec: UseCase, usable: Sequence[str], as_of: str) -> dict[str, Sequence[str]]:
@@ -172,6 +190,8 @@ def train(
             "overnight.train": "..".join(training_set.train),
             "overnight.validation": "..".join(training_set.validation),
             "overnight.holdout": "..".join(training_set.holdout),
+            "overnight.reads": _shown_reads(training_set),
+            "overnight.parameters": spec.training.model_dump_json(),
             "overnight.code_version": run.code_version,
             "overnight.dag_run": f"{run.dag_id}/{run.run_id}",
             "overnight.spec": spec.digest,
@@ -204,6 +224,15 @@ def train(
         scorecards=cards,
         seconds=time.monotonic() - begun,
     )
+
+
+def _shown_reads(training_set: TrainingSet) -> str:
+    """`reads` as a tag. MLflow keeps some thousand characters: a table of very many stretches is told by its ends."""
+    short = {
+        table: ends if len(ends) <= _STRETCHES else ((ends[0][0], ends[-1][1]),)
+        for table, ends in training_set.reads.items()
+    }
+    return json.dumps(short)
 
 
 def _sealed(folder: Path) -> bool:

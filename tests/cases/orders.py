@@ -123,7 +123,8 @@ def put(store: SnapshotStore, table: str, partition: str, frame: pl.DataFrame) -
 
 def predict(store: SnapshotStore, days: Sequence[str] = DAYS) -> None:
     """Publishes a score for each order, with the provenance that scoring gives."""
-    inputs = [head.id for table in ("rows", "customers") if (head := store.head(table)) is not None]
+    heads = [head for table in ("rows", "customers") if (head := store.head(table)) is not None]
+    read = {head.table: {key: part.digest for key, part in store.partitions(head).items()} for head in heads}
     drafts = [
         Draft(
             partition=day,
@@ -132,8 +133,9 @@ def predict(store: SnapshotStore, days: Sequence[str] = DAYS) -> None:
         for day in days
     ]
     staged = store.stage(PREDICTIONS, drafts, RUN)
-    made = {day: {"model": 1, "inputs": f"inputs of {day}"} for day in days}
-    provenance = {"model": "uc@1", "snapshots": inputs, "predictions": made}
+    ends = {"customers": [STATIC, STATIC]}
+    made = {day: {"model": 1, "inputs": f"inputs of {day}", "read": {"rows": [day, day], **ends}} for day in days}
+    provenance = {"model": "uc@1", "snapshots": [head.id for head in heads], "read": read, "predictions": made}
     store.publish(PREDICTIONS, staged, [audit(part) for part in staged], RUN, provenance=provenance)
 
 

@@ -88,10 +88,12 @@ def test_a_plane_is_erased_from_everything_and_nothing_is_scored_anew(runtime: R
         "predictions": hers.filter(pl.col("partition") == NIGHTS[0]).height,
     }
     assert _seen(runtime, "rows").equals(before["rows"].filter(pl.col("tailnum").ne_missing(plane)))
-    assert [(entry.model.id, entry.parts, entry.holds_values) for entry in done.models] == [
+    assert [(entry.name, entry.parts, entry.holds_values) for entry in done.models] == [
         ("flights@1", ("train", "validation", "holdout"), False)
     ]
     assert done.unreplayable == (NIGHTS[0],)
+    assert runtime.replay(NIGHTS[0]).outcome == "erased"
+    assert any(link.facts.get("erased") for link in runtime.trace("flights@1").all("training"))
     assert len(done.quarantined) == 1
     assert f"landing zone: flights/date={NIGHTS[1]}/flights.csv.gz" in done.remains
 
@@ -128,7 +130,6 @@ def test_a_single_flight_is_erased_and_the_chain_goes_on(runtime: Runtime) -> No
         _case(runtime), home, "erase", "--use-case", "flights", "--key", f"flight_id={flight}", "--reason", "x", "--yes"
     )
     assert done.exit_code == 0, done.output
-    print(done.output)
     assert flight not in done.output
     assert "predictions" in done.output
     assert "can no longer be replayed" in done.output
@@ -144,7 +145,7 @@ def test_a_value_that_models_have_learned_by_name_is_said_to_be_in_their_artifac
     page.write_text("pictures")
     rows = _seen(runtime, "rows").height
     would = _erase(runtime, "carrier=UA")
-    assert [(entry.model.version, entry.holds_values) for entry in would.models] == [(1, True)]
+    assert [(entry.name, entry.holds_values) for entry in would.models] == [("flights@1", True)]
     assert str(page) in would.files
     assert any("artifacts" in path for path in would.files)
     assert _seen(runtime, "rows").height == rows

@@ -27,7 +27,7 @@ from tests.cases.orders import ADAS_ADDRESS, RUN, SPEC
 from tests.contracts.stores import open_store
 
 class NoModels:
-    def versions(self):
+    def trainings(self):
         return []
 
 root = Path(sys.argv[2])

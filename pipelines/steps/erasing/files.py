@@ -12,8 +12,7 @@ from pipelines.ports import DataSource, SnapshotStore
 from pipelines.records import Quarantined, ValidationReport
 from pipelines.spec import UseCase
 from pipelines.steps.erasing.traces import Traces
-from pipelines.steps.monitoring import DECISIONS
-from pipelines.steps.promotion import PROMOTIONS
+from pipelines.steps.provenance import LOGS, all_tables
 from pipelines.steps.scoring import PREDICTIONS
 
 _ERASED = "erased"
@@ -79,15 +78,14 @@ def copies_with(spec: UseCase, traces: Traces, places: Places, digests: set[str]
     """
     work = places.work / spec.name
     sets = [folder for folder in _folders(work / "sets") if any(map(traces.in_copy, _files(folder)))]
-    artifacts = [folder for folder in _folders(work / "artifacts") if artifact_holds(spec, traces, folder)]
+    learned = traces.subject.column in spec.features.columns
+    artifacts = [folder for folder in _folders(work / "artifacts") if learned or artifact_holds(traces, folder)]
     cached = [path for path in _files(places.cache) if path.stem in digests or traces.in_copy(path)]
     return [*sets, *artifacts, *cached]
 
 
-def artifact_holds(spec: UseCase, traces: Traces, folder: Path) -> bool:
-    """Whether a model's artifact holds the subject's value, or values of the subject's column."""
-    if traces.subject.column in spec.features.columns:
-        return True
+def artifact_holds(traces: Traces, folder: Path) -> bool:
+    """Whether the papers of a model's artifact hold the subject's value, as a word of a vocabulary say."""
     if traces.subject.text is None:  # a number among a model's numbers says nothing
         return False
     return any(traces.in_file(path.read_bytes()) for path in _files(folder) if path.suffix in _PAPERS)
@@ -122,11 +120,11 @@ def notes_with(spec: UseCase, store: SnapshotStore, traces: Traces) -> Iterator[
     """
     if traces.subject.text is None:
         return
-    for table in (*spec.tables, PREDICTIONS, PROMOTIONS, DECISIONS):
+    for table in all_tables(spec):
         for commit in store.history(table):
             if traces.names(commit.model_dump_json()):
                 yield f"commit {commit.snapshot.id}: its run, reason or file names quote the value"
-    for table in (PROMOTIONS, DECISIONS):
+    for table in LOGS:
         for part in store.held(table):
             words = store.read_held(table, part).collect()
             if traces.names(words.write_json()):

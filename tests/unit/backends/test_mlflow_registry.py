@@ -114,6 +114,23 @@ def test_a_version_is_registered_once_a_run_with_all_its_tags(registry: MlflowRe
     assert registry.url(first.run_id) is None, "there is no server to look at"
 
 
+def test_every_training_is_read_back_with_what_was_written_on_it(registry: MlflowRegistry, artifact: Path) -> None:
+    assert registry.trainings() == []
+    model = register(registry, artifact)
+    refused = registry.start_training(SPEC, {"overnight.training_key": "b" * 64, "overnight.as_of": "2013-09-01"})
+    registry.annotate(refused, {"overnight.gate": "refused"})
+    experiment = registry._mlflow().get_experiment_by_name("toy_binary").experiment_id
+    registry._mlflow().create_run(experiment, tags={"by": "a notebook"})
+    first, second = registry.trainings()
+    assert (first.run_id, first.model) == (model.run_id, model)
+    assert first.metrics == {"student_int8_auc": 0.7}
+    assert first.model_tags["overnight.snapshots"] == "delta:toy/rows@3"
+    assert (second.run_id, second.model, second.model_tags) == (refused, None, {})
+    assert second.tags["overnight.gate"] == "refused"
+    assert second.tags["overnight.as_of"] == "2013-09-01"
+    assert not [name for name in first.tags if name.startswith("mlflow.")]
+
+
 def test_what_is_not_there_is_not_found(registry: MlflowRegistry, artifact: Path) -> None:
     assert registry.versions() == []
     assert registry.alias("champion") is None

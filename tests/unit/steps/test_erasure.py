@@ -189,6 +189,7 @@ def test_an_erase_commit_keeps_what_was_known_of_predictions_and_of_sources(worl
     assert newest.provenance["predictions"][DAYS[0]] == {
         "model": 1,
         "inputs": f"inputs of {DAYS[0]}",
+        "read": {"rows": [DAYS[0], DAYS[0]], "customers": ["static", "static"]},
         "replay": "erased",
     }
     assert all(audit.suite == "uc.erasure" and audit.checks == 3 for audit in newest.audits.values())

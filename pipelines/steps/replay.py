@@ -1,0 +1,148 @@
+"""`replay`: a prediction partition scored again from what its commit recorded, and compared byte for byte."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines.errors import IntegrityError, NotFoundError, RemovedError, explain
+from pipelines.parquet import write
+from pipelines.ports import ModelRegistry, SnapshotStore
+from pipelines.records import Replay, RunInfo, SnapshotRef
+from pipelines.scoring.engine import Engine
+from pipelines.spec import UseCase
+from pipelines.steps.provenance import Books, Part, Scoring
+from pipelines.steps.scoring import PREDICTIONS, score_columns, score_partitions
+
+_SHOWN = 5
+
+
+def replay(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, partition: str, run: RunInfo) -> Replay:
+    """Scores a partition again from the recorded snapshots and model version; nothing is published.
+
+    Args:
+        spec: the use case as it is now; when it changed since, that is among the differences.
+        store: holds the predictions and what they were made from.
+        registry: holds the model.
+        partition: of the predictions, as readers see them now.
+        run: who asks; its code version is compared with the recorded one.
+
+    Raises:
+        NotFoundError: there are no such predictions, their model is not registered, or nothing was recorded.
+        IntegrityError: the model is not the one that was recorded.
+    """
+    head = store.head(PREDICTIONS)
+    held = store.partitions(head) if head is not None else {}
+    where = f"{spec.name}/{PREDICTIONS}/{partition}"
+    if head is None or partition not in held:
+        raise NotFoundError(explain(where, "there are no such predictions", remedy="score the partition first"))
+    books = Books(spec=spec, store=store, registry=registry)
+    part = Part(table=PREDICTIONS, partition=partition, digest=held[partition].digest)
+    scoring = books.scoring(part)
+    if scoring is None:
+        raise NotFoundError(explain(where, "nothing is recorded of the model and the snapshots that made it"))
+    told: dict[str, Any] = {
+        "partition": partition,
+        "snapshot": head,
+        "model": f"{spec.name}@{scoring.version}",
+        "inputs": tuple(ref.id for ref in scoring.snapshots.values()),
+        "published": part.digest,
+    }
+    if gone := _gone(books, scoring):
+        return Replay(**told, replayed=None, outcome=gone[0], differences=gone[1])
+    try:
+        frame = _score(spec, store, registry, scoring)
+        published = store.scan(head, [partition]).drop("partition").collect()
+    except RemovedError as error:
+        kinds = {stone.kind for stone in store.tombstones() if stone.id in str(error)}
+        kind = "collected" if kinds == {"collected"} else "erased"
+        return Replay(**told, replayed=None, outcome=kind, differences=(str(error),))
+    with tempfile.TemporaryDirectory(prefix="overnight-replay-") as scratch:
+        digest = write(frame, Path(scratch) / "predictions.parquet")
+    if digest == part.digest:
+        return Replay(**told, replayed=digest, outcome="identical")
+    worst, differences = _compare(spec, published, frame)
+    return Replay(
+        **told,
+        replayed=digest,
+        outcome="different",
+        differences=(*differences, *_changed_since(spec, scoring, run)),
+        max_score_difference=worst,
+    )
+
+
+def _gone(books: Books, scoring: Scoring) -> tuple[str, tuple[str, ...]] | None:
+    """Why it cannot be replayed byte for byte: what it read, or rows of it, were erased or collected."""
+    parts = [part for part in (*scoring.read, scoring.part) if part in books.tombstones]
+    reasons = [f"{part.table}/{part.partition} (tombstone {books.tombstones[part].id})" for part in parts]
+    if scoring.commit.kind == "erase":
+        reasons.insert(0, f"rows of {scoring.part.partition} itself ({scoring.commit.snapshot.id})")
+        return "erased", tuple(reasons)
+    missing = [part for part in parts if not _stored(books, part)]
+    if not missing:
+        return None
+    kinds = {books.tombstones[part].kind for part in missing}
+    return "erased" if "erased" in kinds else "collected", tuple(reasons)
+
+
+def _stored(books: Books, part: Part) -> bool:
+    """Bytes that were removed may have been published again since."""
+    return any((held.partition, held.digest) == (part.partition, part.digest) for held in books.store.held(part.table))
+
+
+def _score(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, scoring: Scoring) -> pl.DataFrame:
+    model = registry.get(scoring.version)
+    if scoring.artifact and model.digest != scoring.artifact:
+        raise IntegrityError(
+            explain(model.id, f"its artifact is {model.digest}, the predictions were made by {scoring.artifact}")
+        )
+    engine = Engine(registry.fetch(model), tile_rows=spec.scoring.tile_rows)
+    snapshots: dict[str, SnapshotRef] = scoring.snapshots
+    ((_, frame, _),) = score_partitions(spec, store, snapshots, engine, model, [scoring.part.partition])
+    return frame
+
+
+def _compare(spec: UseCase, published: pl.DataFrame, replayed: pl.DataFrame) -> tuple[float | None, list[str]]:
+    """The largest difference of a score, over keys that both hold, and what differs in words."""
+    found = []
+    if published.schema != replayed.schema:
+        found.append(f"columns: published {_columns(published)}; replayed {_columns(replayed)}")
+    if published.height != replayed.height:
+        found.append(f"rows: published {published.height}, replayed {replayed.height}")
+    key = list(spec.rows.key)
+    for name, one, other in (("published", published, replayed), ("replayed", replayed, published)):
+        only = one.join(other, on=key, how="anti")
+        if only.height:
+            shown = ", ".join("|".join(map(str, row)) for row in only.select(key).head(_SHOWN).rows())
+            found.append(f"keys only {name}: {only.height} ({shown}{', ...' if only.height > _SHOWN else ''})")
+    names = [name for name in score_columns(spec) if name in published.columns and name in replayed.columns]
+    both = published.join(replayed, on=key, how="inner", suffix="__replayed")
+    worst = None
+    if names and both.height:
+        gaps = both.select((pl.col(name) - pl.col(f"{name}__replayed")).abs() for name in names)
+        worst = max(float(gaps.get_column(name).max()) for name in names)  # type: ignore[arg-type]
+        changed = both.filter(pl.any_horizontal(pl.col(name) != pl.col(f"{name}__replayed") for name in names)).height
+        if changed:
+            found.append(f"scores: {changed} of {both.height} differ, by at most {worst:.3g}")
+    if not found:
+        found.append("the rows are equal; their order or the file's encoding differs")
+    return worst, found
+
+
+def _columns(frame: pl.DataFrame) -> str:
+    return ", ".join(f"{name} {dtype}" for name, dtype in frame.schema.items())
+
+
+def _changed_since(spec: UseCase, scoring: Scoring, run: RunInfo) -> list[str]:
+    """What may be the reason."""
+    found = []
+    before = scoring.commit.provenance.get("spec")
+    if before and before != spec.digest:
+        found.append(f"the spec changed since: {before[:12]} then, {spec.digest[:12]} now")
+    then = scoring.commit.run.code_version
+    if then != run.code_version:
+        found.append(f"the code changed since: {then} then, {run.code_version} now")
+    return found
