@@ -22,6 +22,9 @@ NAMES = (
     "purge.removed",
     "quarantine.written",
     "expunge.told",
+    "erase.rewritten",
+    "erase.cleaned",
+    "erase.purged",
     "train.logged",
     "promote.appended",
 )

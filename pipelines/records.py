@@ -612,3 +612,55 @@ class Collection(Record):
     tables: tuple[CollectedTable, ...]
     swept: tuple[str, ...] = ()
     """What dead runs left behind."""
+
+
+class ErasedTable(Record):
+    """What an erasure removed from one table, or would remove."""
+
+    table: str
+    rows: int
+    """Rows that readers of the newest snapshot saw."""
+    partitions: tuple[str, ...]
+    """Partitions of the newest snapshot that were written anew without them."""
+    files: int
+    """Files removed for good, those of older snapshots included."""
+
+
+class ErasedModel(Record):
+    """A training that learned from, was calibrated on, or was judged on what is erased."""
+
+    name: str
+    """Such as `flights@3`; of a training that no gate let through, its MLflow run."""
+    run_id: str
+    parts: tuple[str, ...]
+    """Which of train, validation and holdout read it."""
+    holds_values: bool | None
+    """Its sealed artifact itself holds values of the subject's column: retrain, then delete this one. None when the
+    artifact cannot be looked into."""
+
+
+class Erasure(Record):
+    """What an erasure did, or would do. It names no subject."""
+
+    use_case: str
+    column: str
+    id: str | None
+    """In commits, tombstones and MLflow tags; None when nothing was done."""
+    done: bool
+    tables: tuple[ErasedTable, ...] = ()
+    staged: tuple[str, ...] = ()
+    """Staged partitions that were swept, whoever staged them: their runs must land them again."""
+    quarantined: tuple[str, ...] = ()
+    """Quarantined partitions whose original files were removed, with the reason."""
+    files: tuple[str, ...] = ()
+    """Report pages, training sets, artifact copies and cached files that were removed."""
+    models: tuple[ErasedModel, ...] = ()
+    unreplayable: tuple[str, ...] = ()
+    """Prediction partitions that can no longer be computed again byte for byte."""
+    remains: tuple[str, ...] = ()
+    """Where the subject still is or may be: not Overnight's to remove."""
+
+    @property
+    def found(self) -> bool:
+        """Whether the subject was anywhere."""
+        return bool(self.tables or self.quarantined or self.files)

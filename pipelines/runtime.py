@@ -27,6 +27,7 @@ from pipelines.ports import (
 from pipelines.records import (
     AuditedScores,
     Collection,
+    Erasure,
     Evaluation,
     GateReport,
     Landing,
@@ -363,3 +364,26 @@ class Runtime:
         from pipelines.steps import replay
 
         return replay.replay(self.spec, self.store, self.registry, partition, self.run)
+
+    # -- erase ---------------------------------------------------------------------------------------------------
+
+    def erase(self, key: str, reason: str, *, act: bool) -> Erasure:
+        """Removes a subject for good, or only says where it is; see `steps.erasure.erase`.
+
+        Args:
+            key: `column=value`.
+        """
+        from pipelines.steps import erasure
+
+        settings = self.settings
+        return erasure.erase(
+            self.spec,
+            self.store,
+            self.source,
+            self.registry,
+            erasure.parse_subject(self.spec, key),
+            erasure.Places(reports=settings.reports, work=settings.work, cache=settings.cache),
+            self.run,
+            reason=reason,
+            act=act,
+        )

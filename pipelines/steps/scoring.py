@@ -29,6 +29,8 @@ from pipelines.steps.features import build_features, context_keys
 from pipelines.steps.reads import prediction_notes
 
 PREDICTIONS = "predictions"
+#: In an erase commit's provenance: the digest of each partition that it replaced.
+REPLACES = "replaces"
 #: Partitions whose features are held in memory at once.
 _CHUNK = 32
 #: From so many rows on, too few distinct scores mean a broken model.
@@ -67,6 +69,29 @@ def published_predictions(store: SnapshotStore) -> dict[str, dict[str, Any]]:
     return {partition: made.get(partition, {}) for partition, digest in now.items() if digest is not None}
 
 
+def input_digests(store: SnapshotStore, snapshot: SnapshotRef) -> dict[str, str]:
+    """What stands for each partition of an input table in fingerprints: the digest of its bytes.
+
+    An erasure restates nothing, so what it left counts as the partition that it replaced, and nothing is scored anew.
+    Rows that were erased and came back, in the very same bytes, count as new ones: their scores are gone.
+    """
+    replaced: dict[tuple[str, str], str] = {}
+    for commit in store.history(snapshot.table):
+        if commit.kind == "erase":
+            for name, old in commit.provenance.get(REPLACES, {}).items():
+                replaced[name, commit.partitions[name]] = old
+    erased = {(name, old) for (name, _), old in replaced.items()}
+    digests = {}
+    for name, part in store.partitions(snapshot).items():
+        digest = part.digest
+        if snapshot.table == "rows" and (name, digest) in erased:
+            digest += " again"
+        while (name, digest) in replaced:  # an erasure leaves fewer rows, so this ends
+            digest = replaced[name, digest]
+        digests[name] = digest
+    return digests
+
+
 def score(
     spec: UseCase,
     store: SnapshotStore,
@@ -90,10 +115,7 @@ def score(
         SchemaMismatch: the model and the snapshot disagree about a column.
     """
     snapshots = heads(spec, store, ("rows", *(name for name in spec.context if name != "rows")))
-    digests = {
-        table: {key: part.digest for key, part in store.partitions(snapshot).items()}
-        for table, snapshot in snapshots.items()
-    }
+    digests = {table: input_digests(store, snapshot) for table, snapshot in snapshots.items()}
     held = store.partitions(snapshots["rows"])
     if absent := sorted(set(partitions) - set(held)):
         raise NotFoundError(
@@ -160,7 +182,7 @@ def score_partitions(
 
 
 def _used(spec: UseCase, digests: Mapping[str, Mapping[str, str]], partition: str) -> dict[str, dict[str, str]]:
-    """The digest of every published partition that this partition's features read, by table and key."""
+    """What stands for every published partition that this partition's features read, by table and key."""
     used = {"rows": {partition: digests["rows"][partition]}}
     for table in spec.context:
         wanted = context_keys(spec, table, [partition], list(digests[table]))

@@ -1,0 +1,1 @@
+"""The parts of an erasure; `pipelines.steps.erasure` is the step that puts them together."""
