@@ -93,10 +93,14 @@ class Runtime:
 
     @cached_property
     def store(self) -> SnapshotStore:
-        """The snapshots."""
+        """The snapshots, where the spec says."""
+        if self.spec.snapshot == "lakefs":
+            from pipelines.backends.lakefs import open_store
+
+            return open_store(self.spec.name, self.settings)
         from pipelines.backends.delta import DeltaStore
 
-        return DeltaStore(Path(self.settings.snapshots), self.spec.name) 
+        return DeltaStore(Path(self.settings.snapshots), self.spec.name)
 
     @cached_property
     def validator(self) -> Validator:
