@@ -43,7 +43,7 @@ def measure() -> list[Result]:
     frames = [pl.DataFrame({f"c{index}": generator.random(_ROWS) for index in range(_COLUMNS)}) for _ in range(4)]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        store = DeltaStore(root / "ours", "bench")
+        store = DeltaStore(root / "ours", "bench", root / "cache")
         turns = {"ours": 0, "delta": 0}
 
         def ours() -> None:

@@ -11,11 +11,17 @@ import signal
 
 #: Every name, so that a test can kill at each of them.
 NAMES = (
+    "stage.scratched",
     "stage.written",
     "publish.verified",
     "publish.linked",
     "publish.committed",
+    "revert.prepared",
+    "revert.committed",
+    "purge.told",
+    "purge.removed",
     "quarantine.written",
+    "expunge.told",
     "train.logged",
     "promote.appended",
 )
@@ -24,4 +30,8 @@ NAMES = (
 def failpoint(name: str) -> None:
     """Dies here by SIGKILL when the environment asks for it."""
     if os.environ.get("OVERNIGHT_FAILPOINT") == name:
-        os.kill(os.getpid(), signal.SIGKILL)
+        _die()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

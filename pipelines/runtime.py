@@ -100,7 +100,7 @@ class Runtime:
             return open_store(self.spec.name, self.settings)
         from pipelines.backends.delta import DeltaStore
 
-        return DeltaStore(Path(self.settings.snapshots), self.spec.name)
+        return DeltaStore(self.settings.snapshots, self.spec.name, self.settings.cache)
 
     @cached_property
     def validator(self) -> Validator:

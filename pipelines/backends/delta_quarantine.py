@@ -1,40 +1,92 @@
-"""Where bad partitions lie: a folder each, made whole or not at all, beside the tables and never read as data."""
+"""Where bad partitions lie: a folder each, beside the tables and never read as data.
+
+_quarantine/<table>/<key>/<digest>/<name>               the original files
+_quarantine/<table>/<key>/<digest>/quarantined.json     the report; written last: without it there is no entry
+"""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
+from pipelines.backends.delta_files import FileStore, Stored
+from pipelines.backends.delta_names import checked_key, checked_table
+from pipelines.errors import NotFoundError, explain
 from pipelines.failpoints import failpoint
 from pipelines.records import Quarantined, ValidationReport
 
-_ENTRY = "quarantined.json"
+_QUARANTINE, _ENTRY = "_quarantine", "quarantined.json"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def set_aside(parent: Path, report: ValidationReport, originals: Sequence[Path]) -> Quarantined:
-    """Copies the original files and writes the report into `parent/<digest>`; the same bytes give the same entry."""
-    folder = parent / report.digest
-    entry = Quarantined(
-        use_case=report.use_case, table=report.table, partition=report.partition, report=report, folder=str(folder)
-    )
-    if (folder / _ENTRY).exists():
-        return entry
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".tmp-"))
-    for original in originals:
-        shutil.copyfile(original, temporary / original.name)
-    (temporary / _ENTRY).write_text(entry.model_dump_json(indent=2), "utf-8")
-    failpoint("quarantine.written")
-    try:
-        temporary.rename(folder)
-    except OSError:  # the same bytes were quarantined by another run in the meantime
-        shutil.rmtree(temporary)
-    return entry
+class DeltaQuarantine:
+    """The quarantine of one use case."""
+
+    def __init__(self, files: FileStore) -> None:
+        """Reads nothing."""
+        self._files = files
+
+    def set_aside(self, report: ValidationReport, originals: Sequence[Path]) -> Quarantined:
+        """Copies the original files, then writes the report; the same bytes give the entry that is there."""
+        folder = _folder(report.table, report.partition, report.digest)
+        path = f"{folder}/{_ENTRY}"
+        if self._files.find(path) is not None:
+            return self._entry(path)
+        for name, original in _names(originals):
+            self._files.put(original, f"{folder}/{name}")
+        entry = Quarantined(
+            use_case=report.use_case,
+            table=report.table,
+            partition=report.partition,
+            report=report,
+            folder=self._files.uri(folder),
+        )
+        failpoint("quarantine.written")
+        if self._files.write(path, entry.model_dump_json(indent=2).encode(), new=True):
+            return entry
+        return self._entry(path)
+
+    def entries(self, table: str) -> list[Quarantined]:
+        """Every entry of a table, oldest partition first."""
+        found = self._files.below(f"{_QUARANTINE}/{checked_table(table)}")
+        paths = sorted(stored.path for stored in found if PurePosixPath(stored.path).name == _ENTRY)
+        return [self._entry(path) for path in paths]
+
+    def originals(self, entry: Quarantined) -> dict[str, bytes]:
+        """The original files of an entry, by name."""
+        return {PurePosixPath(each.path).name: self._files.read(each.path) for each in self._originals(entry)}
+
+    def expunge(self, entry: Quarantined, report: ValidationReport) -> None:
+        """Replaces the report, then deletes the original files: a repeat after a crash finds those that are left."""
+        path = f"{self._where(entry)}/{_ENTRY}"
+        stored = self._entry(path)
+        self._files.write(path, stored.model_copy(update={"report": report}).model_dump_json(indent=2).encode())
+        failpoint("expunge.told")
+        for each in list(self._originals(entry)):
+            self._files.delete(each.path)
+
+    def _originals(self, entry: Quarantined) -> Iterator[Stored]:
+        found = sorted(self._files.below(self._where(entry)), key=lambda stored: stored.path)
+        return (stored for stored in found if PurePosixPath(stored.path).name != _ENTRY)
+
+    def _where(self, entry: Quarantined) -> str:
+        return _folder(entry.table, entry.partition, PurePosixPath(entry.folder).name)
+
+    def _entry(self, path: str) -> Quarantined:
+        return Quarantined.model_validate_json(self._files.read(path))
 
 
-def list_set_aside(table: Path) -> list[Quarantined]:
-    """Every entry of a table, oldest partition first."""
-    found = sorted(table.glob(f"[!.]*/[!.]*/{_ENTRY}"))
-    return [Quarantined.model_validate_json(path.read_text("utf-8")) for path in found]
+def _folder(table: str, partition: str, digest: str) -> str:
+    if not _DIGEST.fullmatch(digest):
+        raise NotFoundError(explain("quarantine", f"{digest!r} is not an entry", allowed="a SHA-256 in hexadecimal"))
+    return f"{_QUARANTINE}/{checked_table(table)}/{checked_key(partition, 'partition')}/{digest}"
+
+
+def _names(originals: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """A name for each file in one folder, although they may come from several."""
+    taken = {_ENTRY}
+    for number, original in enumerate(originals):
+        name = original.name if original.name not in taken else f"{number}-{original.name}"
+        taken.add(name)
+        yield name, original

@@ -32,14 +32,13 @@ from pipelines.backends.lakefs_layout import (
 )
 from pipelines.backends.lakefs_merge import NOTE, merge, notes
 from pipelines.backends.lakefs_records import Records
-from pipelines.backends.lakefs_removal import Removal
+from pipelines.backends.lakefs_removal import UNFINISHED, Removal
 from pipelines.backends.lakefs_revert import revert
 from pipelines.backends.lakefs_setup import Setup
 from pipelines.backends.lakefs_staging import Prepared, Staging
 from pipelines.errors import (
     ConflictError,
     NotFoundError,
-    RemovedError,
     SchemaMismatch,
     SpecError,
     TerminalError,
@@ -139,7 +138,7 @@ class LakeFSStore:
                 break
             prepared = self._staging.prepare(table, area, changed)
             self._staging.verify(prepared.source, changed)
-            self._refuse_other_columns(version, table, prepared.source, changed)
+            self._refuse_other_columns(table, version, prepared, changed)
             failpoint("publish.verified")
             note = _note(kind, table, run, changed, audits, provenance)
             failpoint("publish.linked")
@@ -214,11 +213,16 @@ class LakeFSStore:
                 )
             )
 
-    def _refuse_other_columns(self, version: str, table: str, source: str, changed: Sequence[StagedPartition]) -> None:
-        stated = self._repository.read(version, schema_path(table)) or self._repository.read(source, schema_path(table))
+    def _refuse_other_columns(
+        self, table: str, version: str, prepared: Prepared, changed: Sequence[StagedPartition]
+    ) -> None:
         for part in changed:
+            stated = self._staging.other_columns(table, version, prepared, part)
+            if stated is None:
+                continue
+            # Another Polars may have written the same columns as other bytes.
             schema = pl.read_parquet_schema(self._staging.local(part))
-            allowed = pl.read_parquet_schema(io.BytesIO(stated)) if stated is not None else schema
+            allowed = pl.read_parquet_schema(io.BytesIO(stated))
             if list(schema.items()) != list(allowed.items()):
                 raise SchemaMismatch(
                     explain(
@@ -230,8 +234,9 @@ class LakeFSStore:
                 )
 
     def revert(self, to: SnapshotRef, run: RunInfo, *, reason: str) -> Publication:  # noqa: D102
-        self._refuse_removed(to, target := self._held(to).all())
-        version, back = revert(self._repository, self._use_case, to, target, run, reason, self.history(to.table))
+        target = self._readable(to, self._held(to).all())
+        gone = set(self._records.removed())
+        version, back = revert(self._repository, self._use_case, to, target, run, reason, gone)
         done = {key: published(key, stored) for key, stored in target.items()}
         return Publication(
             snapshot=self._ref(to.table, version),
@@ -260,9 +265,9 @@ class LakeFSStore:
             raise NotFoundError(
                 explain(snapshot.id, f"no partition {', '.join(missing[:5])}", remedy="ingest it first")
             )
-        self._refuse_removed(snapshot, {key: stored for key, stored in found.items() if stored is not None})
         if found:
-            files = [self._uri(snapshot.version, part_path(snapshot.table, key)) for key in found]
+            readable = self._readable(snapshot, {key: stored for key, stored in found.items() if stored is not None})
+            files = [self._uri(stored.ref, stored.path) for stored in readable.values()]
             frame = pl.scan_parquet(
                 files,
                 hive_partitioning=True,
@@ -294,17 +299,21 @@ class LakeFSStore:
     def _any(self, version: str, table: str) -> bool:
         return next(self._repository.objects(version, folder(table), amount=1), None) is not None
 
-    def _refuse_removed(self, snapshot: SnapshotRef, found: Mapping[str, Stored]) -> None:
-        gone = self._records.removed()
-        for key, stored in found.items():
-            if (tombstone := gone.get(stored.address)) is not None:
-                raise RemovedError(
-                    explain(
-                        f"{snapshot.id}, partition {key}",
-                        f"its bytes were {tombstone.kind} on {tombstone.at:%Y-%m-%d} ({tombstone.reason})",
-                        remedy="read a later snapshot, or other partitions of this one",
-                    )
-                )
+    def _readable(self, snapshot: SnapshotRef, found: Mapping[str, Stored]) -> dict[str, Stored]:
+        """The same partitions, where their bytes can be read: removed ones may have been published again since.
+
+        Raises:
+            RemovedError: they were not.
+        """
+        if not (gone := self._records.removed()).keys() & {stored.address for stored in found.values()}:
+            return dict(found)
+        history = self.history(snapshot.table)
+        return {
+            key: self._removal.readable(snapshot.id, history, published(key, stored), gone)
+            if stored.address in gone
+            else stored
+            for key, stored in found.items()
+        }
 
     def _uri(self, version: str, path: str) -> str:
         return f"s3://{self._repository.name}/{version}/{path}"
@@ -341,8 +350,9 @@ class LakeFSStore:
         return self._removal.held(self.history(table))
 
     def read_held(self, table: str, part: PublishedPartition) -> pl.LazyFrame:  # noqa: D102
-        commit = self._removal.commit_with(self._use_case, table, self.history(table), part)
-        uri = self._uri(commit, part_path(table, part.partition))
+        where = f"{self._use_case}/{table}"
+        stored = self._removal.readable(where, self.history(table), part, self._records.removed())
+        uri = self._uri(stored.ref, stored.path)
         return pl.scan_parquet(uri, hive_partitioning=False, storage_options=self._s3)
 
     def purge(self, tombstone: Tombstone) -> None:  # noqa: D102
@@ -378,10 +388,16 @@ class LakeFSStore:
     # -- health ----------------------------------------------------------------------------------------------------
 
     def examine(self) -> list[Finding]:  # noqa: D102
-        return self._setup.examine()
+        return self._setup.examine() + self._removal.examine()
 
     def repair(self, finding: Finding) -> None:  # noqa: D102
-        self._setup.repair(finding)
+        if finding.name != UNFINISHED:
+            self._setup.repair(finding)
+        elif finding in self._removal.examine():
+            stone = next(stone for stone in self.tombstones() if stone.id == finding.where)
+            self.purge(stone)
+        else:
+            raise NotFoundError(explain(finding.where, f"no finding {finding.name!r}", remedy="examine again"))
 
 
 def open_store(use_case: str, settings: Settings) -> LakeFSStore:

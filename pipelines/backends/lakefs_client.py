@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ MAIN = "main"
 _PAGE = 1000
 _CHUNK = 1 << 20
 _META = "x-lakefs-meta-"
+_COMMIT = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +53,8 @@ class Server:
 class Stored:
     """One object of a branch or a commit."""
 
+    ref: str
+    """The branch or commit that it was found on."""
     path: str
     address: str
     """Where its bytes lie: no two uploads share it."""
@@ -69,17 +73,17 @@ class LogEntry:
     metadata: Mapping[str, str]
 
 
-class Refused(Exception):
+class Refused(TerminalError):
     """The server's definite no: nothing was done."""
 
     def __init__(self, status: int, text: str) -> None:
         """Keeps the status, and what the server said."""
-        super().__init__(f"{status} {text}".strip())
+        super().__init__(f"lakeFS refused: {status} {text}".strip())
         self.status = status
         self.text = text
 
 
-class Unanswered(Exception):
+class Unanswered(UnavailableError):
     """A timeout, a dropped connection or a 5xx: the work may have been done."""
 
 
@@ -137,12 +141,12 @@ class Repository:
     def stat(self, ref: str, path: str) -> Stored | None:
         """One object, or None."""
         found = self._get(f"/refs/{quote(ref)}/objects/stat", path=path, user_metadata="true")
-        return None if found is None else _stored(found)
+        return None if found is None else _stored(ref, found)
 
     def objects(self, ref: str, prefix: str, amount: int = _PAGE) -> Iterator[Stored]:
         """Every object below a prefix, by path; nothing when there is no such ref."""
         pages = self._pages(f"/refs/{quote(ref)}/objects/ls", amount, prefix=prefix, user_metadata="true")
-        return (_stored(found) for found in pages)
+        return (_stored(ref, found) for found in pages)
 
     def read(self, ref: str, path: str) -> bytes | None:
         """A small object's bytes, or None."""
@@ -189,7 +193,7 @@ class Repository:
             headers["If-None-Match"] = "*"
         place = self._at(f"/branches/{quote(branch)}/objects")
         answer = self._call("POST", place, query={"path": path}, content=content, headers=headers)
-        return _stored({"metadata": metadata, **answer.json()})
+        return _stored(branch, {"metadata": metadata, **answer.json()})
 
     def link(self, branch: str, found: Stored) -> None:
         """Puts an object of another ref on a branch, under the same path, without copying a byte."""
@@ -240,8 +244,10 @@ class Repository:
 
     def get_commit(self, commit: str) -> LogEntry | None:
         """A commit by its full id, or None."""
-        found = self._get(f"/commits/{quote(commit)}")
-        return _entry(found) if found is not None and found["id"] == commit else None
+        if not _COMMIT.fullmatch(commit):  # the server takes branches, tags and shortened ids as well
+            return None
+        found = self._get(f"/commits/{commit}")
+        return None if found is None else _entry(found)
 
     def log(self, ref: str, *, stop_at: str | None = None, path: str | None = None) -> Iterator[LogEntry]:
         """Commits from a ref backwards, newest first, a small page first; nothing when there is no such ref.
@@ -415,8 +421,9 @@ def _said(body: bytes) -> str:
         return ""
 
 
-def _stored(found: Mapping[str, Any]) -> Stored:
+def _stored(ref: str, found: Mapping[str, Any]) -> Stored:
     return Stored(
+        ref=ref,
         path=found["path"],
         address=found["physical_address"],
         checksum=found["checksum"],

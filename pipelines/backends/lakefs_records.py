@@ -7,18 +7,26 @@ not there; each is committed, so that the branch has a history as well.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pipelines.backends.lakefs_client import Refused, Repository, Stored
 from pipelines.backends.lakefs_layout import RECORDS, checked_key, checked_table
-from pipelines.errors import ConflictError, explain
+from pipelines.errors import ConflictError, NotFoundError, explain
 from pipelines.failpoints import failpoint
-from pipelines.records import Pin, Quarantined, Tombstone, ValidationReport
+from pipelines.records import Pin, Quarantined, Record, Tombstone, ValidationReport
 
 _ENTRY = "quarantined.json"
 _TAG = "pin-"
+
+
+class _Grave(Record):
+    """A tombstone, as it is stored."""
+
+    tombstone: Tombstone
+    addresses: tuple[str, ...] = ()
+    """Of the bytes that it removes: the same bytes uploaded again have another."""
+    finished: bool = False
 
 
 class Records:
@@ -39,12 +47,15 @@ class Records:
             table=report.table,
             partition=report.partition,
             report=report,
-            folder=f"lakefs://{self._repository.name}/{RECORDS}/{folder}",
+            folder=self._uri(folder),
         )
         if (kept := self._repository.read(RECORDS, folder + _ENTRY)) is not None:
             return Quarantined.model_validate_json(kept)
-        for original in originals:
-            self._repository.upload(RECORDS, f"{folder}originals/{original.name}", original)
+        taken: set[str] = set()
+        for number, original in enumerate(originals):
+            name = original.name if original.name not in taken else f"{number}-{original.name}"
+            taken.add(name)
+            self._repository.upload(RECORDS, f"{folder}originals/{name}", original)
         failpoint("quarantine.written")
         self._write(folder + _ENTRY, entry.model_dump_json(indent=2).encode())
         return entry
@@ -52,7 +63,7 @@ class Records:
     def quarantined(self, table: str) -> list[Quarantined]:
         """Every entry of a table, oldest partition first."""
         paths = [found.path for found in self._repository.objects(RECORDS, self._table(table))]
-        entries = [path for path in paths if path.endswith(f"/{_ENTRY}")]
+        entries = [path for path in paths if path.count("/") == 4 and path.endswith(f"/{_ENTRY}")]
         found = [Quarantined.model_validate_json(self._repository.read(RECORDS, path) or b"") for path in entries]
         return sorted(found, key=lambda entry: (entry.partition, entry.report.digest))
 
@@ -75,9 +86,11 @@ class Records:
             paths |= {each.path for each in self._repository.objects(commit.id, folder)}
         for path in paths - {folder + _ENTRY}:
             gone |= self._versions(path)
-        self._repository.delete(RECORDS, sorted(paths - {folder + _ENTRY}))
         kept = entry.model_copy(update={"report": report})
         stored = self._write(folder + _ENTRY, kept.model_dump_json(indent=2).encode())
+        failpoint("expunge.told")
+        self._repository.delete(RECORDS, sorted(paths - {folder + _ENTRY}))
+        self._repository.commit(RECORDS, f"expunged {folder}")
         return gone - {stored.address}
 
     def _versions(self, path: str) -> set[str]:
@@ -89,7 +102,13 @@ class Records:
         return f"quarantine/{checked_table(table)}/"
 
     def _folder(self, entry: Quarantined) -> str:
-        return f"{self._table(entry.table)}{checked_key(entry.partition)}/{entry.report.digest}/"
+        folder = f"{self._table(entry.table)}{checked_key(entry.partition)}/{entry.report.digest}/"
+        if entry.folder != self._uri(folder):
+            raise NotFoundError(explain(entry.folder, "this is not where the entry lies", allowed=self._uri(folder)))
+        return folder
+
+    def _uri(self, path: str) -> str:
+        return f"lakefs://{self._repository.name}/{RECORDS}/{path}"
 
     # -- pins ------------------------------------------------------------------------------------------------------
 
@@ -125,30 +144,54 @@ class Records:
 
     def pins(self) -> list[Pin]:
         """Every pin, by name."""
-        return [Pin.model_validate_json(text) for _, text in self._texts("pins/")]
+        pins = [Pin.model_validate_json(text) for _, text in self._texts("pins/")]
+        return sorted(pins, key=lambda pin: pin.name)
 
     # -- tombstones ------------------------------------------------------------------------------------------------
 
-    def bury(self, tombstone: Tombstone, addresses: Sequence[str]) -> None:
-        """Stores a tombstone and the addresses of the bytes that it removes; a repeat adds addresses."""
+    def bury(self, tombstone: Tombstone, addresses: Iterable[str], *, finished: bool = False) -> set[str]:
+        """Stores a tombstone and the addresses of the bytes that it removes. A repeat adds parts and addresses.
+
+        Args:
+            finished: whether the bytes are gone by now.
+
+        Returns:
+            All of its addresses.
+
+        Raises:
+            ConflictError: there is one of this name about something else.
+        """
         path = f"tombstones/{checked_key(tombstone.id, 'tombstone')}.json"
-        kept = json.loads(self._repository.read(RECORDS, path) or b"{}")
-        both = sorted({*kept.get("addresses", ()), *addresses})
-        body = {"tombstone": json.loads(tombstone.model_dump_json()), "addresses": both}
-        self._write(path, json.dumps(body, indent=2).encode())
+        text = self._repository.read(RECORDS, path)
+        kept = _Grave.model_validate_json(text) if text is not None else _Grave(tombstone=tombstone)
+        old = kept.tombstone
+        if (old.kind, old.table) != (tombstone.kind, tombstone.table):
+            raise ConflictError(
+                explain(f"tombstone {old.id}", f"it is of {old.table}, {old.kind}", remedy="take another name")
+            )
+        parts = (*old.parts, *(part for part in tombstone.parts if part not in old.parts))
+        grave = _Grave(
+            tombstone=old.model_copy(update={"parts": parts}),
+            addresses=tuple(sorted({*kept.addresses, *addresses})),
+            finished=finished,
+        )
+        self._write(path, grave.model_dump_json(indent=2).encode())
+        return set(grave.addresses)
+
+    def unfinished(self) -> list[Tombstone]:
+        """Tombstones whose bytes may still be there."""
+        return [grave.tombstone for grave in self._graves() if not grave.finished]
 
     def tombstones(self) -> list[Tombstone]:
         """Every tombstone, oldest first."""
-        found = [Tombstone.model_validate(json.loads(text)["tombstone"]) for _, text in self._texts("tombstones/")]
-        return sorted(found, key=lambda tombstone: (tombstone.at, tombstone.id))
+        return sorted((grave.tombstone for grave in self._graves()), key=lambda stone: (stone.at, stone.id))
 
     def removed(self) -> dict[str, Tombstone]:
-        """By address, the tombstone of bytes that are gone."""
-        found: dict[str, Tombstone] = {}
-        for _, text in self._texts("tombstones/"):
-            body: Mapping[str, Any] = json.loads(text)
-            found |= dict.fromkeys(body["addresses"], Tombstone.model_validate(body["tombstone"]))
-        return found
+        """By address, the tombstone of bytes that are gone, or about to be."""
+        return {address: grave.tombstone for grave in self._graves() for address in grave.addresses}
+
+    def _graves(self) -> Iterator[_Grave]:
+        return (_Grave.model_validate_json(text) for _, text in self._texts("tombstones/"))
 
     # -- bytes that nothing names ----------------------------------------------------------------------------------
 

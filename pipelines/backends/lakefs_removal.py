@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from pipelines.backends.lakefs_layout import RUN, created, part_path
 from pipelines.backends.lakefs_records import Records
 from pipelines.backends.lakefs_staging import Staging
 from pipelines.errors import NotFoundError, RemovedError, explain
-from pipelines.records import Commit, PublishedPartition, Tombstone
+from pipelines.failpoints import failpoint
+from pipelines.records import Commit, Finding, PublishedPartition, Tombstone
+
+UNFINISHED = "unfinished_purge"
 
 
 class Removal:
@@ -36,44 +39,52 @@ class Removal:
             for key, digest in commit.partitions.items()
         }
         gone = self._records.removed()
-        named = {(part.partition, part.digest) for stone in set(gone.values()) for part in stone.parts}
+        named = {(part.partition, part.digest) for stone in gone.values() for part in stone.parts}
         return [
             part
             for name, part in sorted(parts.items())
-            if name not in named or any(stored.address not in gone for _, stored in self._versions(history, part))
+            if name not in named or any(stored.address not in gone for stored in self._versions(history, part))
         ]
 
-    def commit_with(self, use_case: str, table: str, history: Sequence[Commit], part: PublishedPartition) -> str:
-        """A commit in which a partition's bytes can be read.
+    def readable(
+        self, where: str, history: Sequence[Commit], part: PublishedPartition, gone: Mapping[str, Tombstone]
+    ) -> Stored:
+        """A partition's file as the newest commit has it that brought these bytes and still has them.
 
         Raises:
-            NotFoundError: none ever named them. RemovedError: they were removed.
+            NotFoundError: no commit ever brought them. RemovedError: they were removed.
         """
-        gone, versions = self._records.removed(), self._versions(history, part)
-        for commit, stored in versions:
+        versions = self._versions(history, part)
+        for stored in versions:
             if stored.address not in gone:
-                return commit
-        where = f"{use_case}/{table}/{part.partition}"
-        if versions:
-            stone = gone[versions[0][1].address]
-            raise RemovedError(explain(where, f"these bytes were {stone.kind} on {stone.at:%Y-%m-%d} ({stone.reason})"))
-        raise NotFoundError(explain(where, f"no commit brought bytes of the digest {part.digest[:12]}"))
+                return stored
+        where = f"{where}, partition {part.partition}"
+        if not versions:
+            raise NotFoundError(explain(where, f"no snapshot of the table names {part.digest[:12]}"))
+        stone = gone[versions[0].address]
+        raise RemovedError(
+            explain(
+                where,
+                f"its bytes were {stone.kind} on {stone.at:%Y-%m-%d} (tombstone {stone.id}: {stone.reason})",
+                remedy="read a later snapshot, or other partitions of this one",
+            )
+        )
 
-    def _versions(self, history: Sequence[Commit], part: PublishedPartition) -> list[tuple[str, Stored]]:
-        """The commits that brought these bytes, newest first, with the object of each."""
-        found = []
-        for commit in history:
-            if commit.partitions.get(part.partition) == part.digest:
-                stored = self._repository.stat(commit.snapshot.version, part_path(commit.table, part.partition))
-                if stored is not None:
-                    found.append((commit.snapshot.version, stored))
-        return found
+    def _versions(self, history: Sequence[Commit], part: PublishedPartition) -> list[Stored]:
+        """The file in each commit that brought these bytes, newest first."""
+        path = part_path(history[0].table, part.partition) if history else ""
+        found = [
+            self._repository.stat(commit.snapshot.version, path)
+            for commit in history
+            if commit.partitions.get(part.partition) == part.digest
+        ]
+        return [stored for stored in found if stored is not None]
 
     # -- taking away -----------------------------------------------------------------------------------------------
 
     def purge(self, tombstone: Tombstone, history: Sequence[Commit]) -> None:
         """Removes the bytes of a tombstone's parts, on main and on the branches of runs, after telling readers."""
-        addresses = {stored.address for part in tombstone.parts for _, stored in self._versions(history, part)}
+        addresses = {stored.address for part in tombstone.parts for stored in self._versions(history, part)}
         paths = {(part_path(tombstone.table, part.partition), part.digest) for part in tombstone.parts}
         for branch in self._repository.branches(RUN):
             for path, digest in paths:
@@ -82,11 +93,26 @@ class Removal:
                     addresses.add(stored.address)
         for lines in self._records.dropped().values():
             addresses |= {line["address"] for line in lines if (line["path"], line.get("sha256")) in paths}
-        self._records.bury(tombstone, sorted(addresses))
-        buried = {address for address, stone in self._records.removed().items() if stone.id == tombstone.id}
+        buried = self._records.bury(tombstone, addresses)
+        failpoint("purge.told")
         self._blocks.remove(sorted(buried))
+        failpoint("purge.removed")
         for part in tombstone.parts:
             (self._cache / f"{part.digest}.parquet").unlink(missing_ok=True)
+        self._records.bury(tombstone, (), finished=True)
+
+    def examine(self) -> list[Finding]:
+        """Tombstones whose bytes may still be there."""
+        return [
+            Finding(
+                name=UNFINISHED,
+                where=stone.id,
+                what=f"not all bytes of {len(stone.parts)} partition files of {stone.table} were removed",
+                remedy="repair: the rest is removed",
+                repairable=True,
+            )
+            for stone in self._records.unfinished()
+        ]
 
     def sweep(self, before: datetime, *, dry_run: bool) -> list[str]:
         """Removes the branches of dead runs, bytes that were written down, and old files on this machine."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from pipelines.backends.lakefs_client import MAIN, Repository, Stored
 from pipelines.backends.lakefs_layout import Held, digest_of, part_path, run_branch
-from pipelines.backends.lakefs_merge import merge
+from pipelines.backends.lakefs_merge import TABLE, merge, notes
 from pipelines.errors import ConflictError, explain
+from pipelines.failpoints import failpoint
 from pipelines.records import Audit, Commit, CommitNote, RunInfo, SnapshotRef
 
 
@@ -18,9 +19,12 @@ def revert(
     target: Mapping[str, Stored],
     run: RunInfo,
     reason: str,
-    history: Sequence[Commit],
+    gone: Set[str],
 ) -> tuple[str, set[str]]:
     """Makes a table on main hold `target` again.
+
+    Args:
+        gone: addresses of bytes that were removed.
 
     Returns:
         The commit that holds it, and the partitions that it put back.
@@ -31,7 +35,11 @@ def revert(
     main = repository.head(MAIN)
     assert main is not None
     held = Held(repository, main, to.table).all()
-    back = {key: stored for key, stored in target.items() if key not in held or held[key].address != stored.address}
+    back = {
+        key: stored
+        for key, stored in target.items()
+        if key not in held or held[key].address in gone or digest_of(held[key]) != digest_of(stored)
+    }
     removed = sorted(held.keys() - target.keys())
     if not back and not removed:
         return main, set()
@@ -50,16 +58,27 @@ def revert(
         run=run,
         partitions=digests,
         removed=tuple(removed),
-        audits=_audits(history, digests),
-        provenance={"to": to.id, "reason": reason},
+        audits=_audits(list(notes(repository, use_case, to.table)), digests),
+        provenance={"reverted_to": to.id, "reason": reason},
     )
-    merged = merge(repository, f"{use_case}/{to.table}", source, main, branch, note)
+    failpoint("revert.prepared")
+    where = f"{use_case}/{to.table}"
+    # lakeFS sees no conflict when others publish partitions that this revert does not touch. One that slips in between
+    # this look and the merge is found by the second look: the table then holds what a publish after the revert gives.
+    merged = None
+    if _alone(repository, to.table, MAIN, main):
+        merged = merge(repository, where, source, main, branch, note)
+    failpoint("revert.committed")
     repository.delete_branch(branch)
-    if merged is None:
-        raise ConflictError(
-            explain(f"{use_case}/{to.table}", "another run published while this was reverted", remedy="revert again")
-        )
+    if merged is None or not _alone(repository, to.table, merged, main):
+        raise ConflictError(explain(where, "another run published while this was reverted", remedy="revert again"))
     return merged, set(back)
+
+
+def _alone(repository: Repository, table: str, ref: str, since: str) -> bool:
+    """Whether nobody but a revert changed a table between two commits of main."""
+    between = [entry for entry in repository.log(ref, stop_at=since) if entry.id not in (ref, since)]
+    return not any(entry.metadata.get(TABLE) == table for entry in between)
 
 
 def _audits(history: Sequence[Commit], digests: Mapping[str, str]) -> dict[str, Audit]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
 import tempfile
@@ -62,14 +63,15 @@ class Staging:
         repository = self._repository
         main = repository.head(MAIN)
         assert main is not None
-        branch, staged = run_branch(table), []
+        branch = run_branch(table)
+        staged: list[StagedPartition] = []
         held, gone = Held(repository, main, table), self._records.removed()
         try:
             for draft in drafts:
                 path = part_path(table, draft.partition)
                 if not staged:
                     repository.create_branch(branch, main)
-                    self._state_schema(branch, main, table, draft.frame)
+                    self._state_columns(branch, main, table, draft.frame)
                 current = held.get(draft.partition)
                 # Bytes that were removed may be published again, under another address.
                 staged.append(
@@ -96,12 +98,14 @@ class Staging:
         temporary = self._temporary()
         try:
             digest = write(draft.frame, temporary)
+            failpoint("stage.scratched")
             size = temporary.stat().st_size
             base = digest_of(current) if current is not None else None
             if digest != base or anew:
                 # The branch's name makes every upload another object to lakeFS: two runs that publish the same bytes
                 # conflict like any others, and the second finds them published.
                 about = {"sha256": digest, "rows": str(draft.frame.height), "run": branch}
+                about["columns"] = hashlib.sha256(_columns(draft.frame)).hexdigest()
                 self._repository.upload(branch, path, temporary, about)
             temporary.replace(self._cached(digest))
         finally:
@@ -120,16 +124,10 @@ class Staging:
             problems=draft.problems,
         )
 
-    def _state_schema(self, branch: str, main: str, table: str, frame: pl.DataFrame) -> None:
+    def _state_columns(self, branch: str, main: str, table: str, frame: pl.DataFrame) -> None:
         """The first partition of a table brings its columns; the same columns are the same bytes on every branch."""
-        if self._repository.stat(main, schema_path(table)) is not None:
-            return
-        temporary = self._temporary()
-        try:
-            write(frame.clear(), temporary)
-            self._repository.upload(branch, schema_path(table), temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
+        if self._repository.stat(main, schema_path(table)) is None:
+            self._repository.upload(branch, schema_path(table), _columns(frame))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -199,9 +197,9 @@ class Staging:
         return Prepared(source=source, base=base, branch=branch, whole=False)
 
     def _base(self, head: str) -> str:
-        """The commit of main from which a run's branch began; its head itself while nothing is committed there."""
+        """The commit of main from which a run's branch began."""
         commit = self._repository.get_commit(head)
-        return commit.metadata.get(_BASE, head) if commit is not None else head
+        return (commit and commit.metadata.get(_BASE)) or self._repository.merge_base(head)
 
     def verify(self, source: str, parts: Sequence[StagedPartition]) -> None:
         """Reads the bytes that are about to be merged.
@@ -212,6 +210,15 @@ class Staging:
         for part in parts:
             if digest_of(self._found(source, part)) != part.digest or self._digest(source, part) != part.digest:
                 raise _spoiled(part)
+
+    def other_columns(self, table: str, main: str, prepared: Prepared, part: StagedPartition) -> bytes | None:
+        """A table's stated columns, when a partition was not staged with exactly these; None when it was."""
+        path = schema_path(table)
+        stated = self._repository.read(main, path) or self._repository.read(prepared.source, path)
+        found = self._found(prepared.source, part)
+        if stated is None or hashlib.sha256(stated).hexdigest() == found.metadata.get("columns"):
+            return None
+        return stated
 
     def finish(self, prepared: Prepared | None, area: str, staged: Sequence[StagedPartition]) -> None:
         """Removes what a publish leaves behind. What fails here is left to a sweep."""
@@ -284,6 +291,13 @@ class Staging:
         handle, name = tempfile.mkstemp(dir=self._cache, suffix=".tmp")
         os.close(handle)
         return Path(name)
+
+
+def _columns(frame: pl.DataFrame) -> bytes:
+    """A Parquet file of no rows: names and types, and nothing else."""
+    buffer = io.BytesIO()
+    frame.clear().write_parquet(buffer)
+    return buffer.getvalue()
 
 
 def _checksum(path: Path) -> str:

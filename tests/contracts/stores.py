@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import boto3
 import polars as pl
+from pydantic import SecretStr
 
 from pipelines.backends.delta import DeltaStore
+from pipelines.backends.lakefs import LakeFSStore
+from pipelines.backends.lakefs_client import Repository, Server
 from pipelines.ports import Draft, SnapshotStore
-from pipelines.records import Check, Publication, RunInfo, StagedPartition, ValidationReport
+from pipelines.records import (
+    Check,
+    Publication,
+    PublishedPartition,
+    RunInfo,
+    StagedPartition,
+    Tombstone,
+    ValidationReport,
+)
+from tests.cases import REPOSITORY
+from tests.servers.lakefs import server_of
+from tests.servers.seaweed import BUCKET
 
-BACKENDS = ("delta",)
+if TYPE_CHECKING:
+    import pytest
+
+BACKENDS = ("delta", "delta-s3", "lakefs", "lakefs-s3")
 #: The session fixture (tests/conftest.py) that starts what a backend needs.
-SERVERS: dict[str, str] = {}
+SERVERS: dict[str, str] = {"delta-s3": "seaweed", "lakefs": "lakefs_server", "lakefs-s3": "lakefs_on_s3"}
+#: Examples of a Hypothesis test: every request to a server takes its time.
+EXAMPLES: dict[str, int] = {"delta": 15, "delta-s3": 4, "lakefs": 4, "lakefs-s3": 2}
+#: Failpoints that a backend never passes.
+UNREACHED: dict[str, set[str]] = {}
 RUN = RunInfo(run_id="test", dag_id="contract", code_version="abc")
 
 
@@ -22,16 +47,80 @@ def open_store(backend: str, root: Path) -> SnapshotStore:
 
     Subprocesses call this too: what they need to know of servers is in the environment.
     """
+    if backend == "delta-s3":
+        return DeltaStore(f"s3://{BUCKET}/{_prefix(root)}", "uc", root / "cache")
+    if backend.startswith("lakefs"):
+        return lakefs_store(backend, root)
     assert backend == "delta"
-    return DeltaStore(root / "snapshots", "uc")
+    return DeltaStore(root / "snapshots", "uc", root / "cache")
+
+
+def lakefs_store(backend: str, root: Path, **changes: Any) -> LakeFSStore:
+    """A store in a repository of the test's own. `changes` are the server's: another endpoint, less patience."""
+    server = server_of(backend)
+    about = {
+        "endpoint": server.endpoint,
+        "access_key_id": server.access_key_id,
+        "secret_access_key": SecretStr(server.secret_access_key),
+        "deadline": 20.0,
+    }
+    return LakeFSStore(
+        Server(**{**about, **changes}),
+        "uc",
+        storage=server.storage,
+        gate=REPOSITORY / "include" / "lakefs",
+        cache=root / "cache",
+        blocks=Path(server.blocks) if server.blocks is not None else None,
+        prefix=f"t{hashlib.sha256(f'{server.session} {root}'.encode()).hexdigest()[:16]}-",
+    )
+
+
+def repository(store: SnapshotStore) -> Repository:
+    """The repository of a lakeFS store, for what is done behind its back."""
+    assert isinstance(store, LakeFSStore)
+    return store._repository
 
 
 def spoil(store: SnapshotStore, staged: StagedPartition) -> None:
     """Flips a bit in the middle of a staged file, behind the store's back."""
-    path = Path(staged.area) / f"{staged.digest}.parquet"
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    path.write_bytes(bytes(raw))
+    if isinstance(store, LakeFSStore):
+        lake, path = repository(store), f"{staged.table}/partition={staged.partition}/part.parquet"
+        found = lake.stat(staged.area, path)
+        assert found is not None
+        lake.upload(staged.area, path, _flipped(lake.read(staged.area, path) or b""), found.metadata)
+        lake.commit(staged.area, "spoiled")
+        return
+    uri = f"{staged.area}/{staged.digest}.parquet"
+    if uri.startswith("s3://"):
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        client = boto3.client("s3")
+        client.put_object(
+            Bucket=bucket, Key=key, Body=_flipped(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        )
+        return
+    Path(uri).write_bytes(_flipped(Path(uri).read_bytes()))
+
+
+def interpose(patch: pytest.MonkeyPatch, point: str, action: Callable[[], object]) -> None:
+    """Does something once, when the store of this process reaches a failpoint, and goes on."""
+
+    def act() -> None:
+        patch.delenv("OVERNIGHT_FAILPOINT")
+        action()
+
+    patch.setenv("OVERNIGHT_FAILPOINT", point)
+    patch.setattr("pipelines.failpoints._die", act)
+
+
+def _prefix(root: Path) -> str:
+    """A folder of the bucket that no other test of the session uses."""
+    return "-".join(root.parts[-2:])
+
+
+def _flipped(raw: bytes) -> bytes:
+    spoiled = bytearray(raw)
+    spoiled[len(spoiled) // 2] ^= 1
+    return bytes(spoiled)
 
 
 def frame(*values: float) -> pl.DataFrame:
@@ -52,6 +141,21 @@ def audit(staged: StagedPartition, *, passed: bool = True) -> ValidationReport:
         rows=staged.rows,
         passed=passed,
         checks=(Check(name="looked_at", passed=passed, observed="it"),),
+    )
+
+
+def tombstone(name: str, *parts: PublishedPartition, kind: str = "collected") -> Tombstone:
+    """A tombstone of parts of `rows`."""
+    return Tombstone.model_validate(
+        {
+            "id": name,
+            "kind": kind,
+            "table": "rows",
+            "parts": parts,
+            "reason": "nobody needs it",
+            "run": RUN,
+            "at": datetime(2026, 1, 2, 3, tzinfo=UTC),
+        }
     )
 
 

@@ -8,18 +8,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import AuditError, ConflictError, IntegrityError, NotFoundError, SchemaMismatch
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import Check, SnapshotRef
-from tests.contracts.stores import RUN, audit, content, open_store, put, spoil, stage
-
-
-@pytest.fixture
-def store(backend: str, tmp_path: Path) -> SnapshotStore:
-    return open_store(backend, tmp_path)
+from tests.contracts.stores import EXAMPLES, RUN, audit, content, interpose, open_store, put, spoil, stage
 
 
 def test_a_staged_partition_is_invisible_until_it_is_published(store: SnapshotStore) -> None:
@@ -189,12 +184,7 @@ def test_a_publish_that_was_prepared_before_another_won_is_refused(
     rival = stage(store, "2013-01-01", 2)
     mine = stage(store, "2013-01-01", 3)
 
-    def rival_first(name: str) -> None:
-        if name == "publish.linked":
-            monkeypatch.setattr("pipelines.backends.delta.failpoint", lambda _: None)
-            store.publish("rows", [rival], [audit(rival)], RUN)
-
-    monkeypatch.setattr("pipelines.backends.delta.failpoint", rival_first)
+    interpose(monkeypatch, "publish.linked", lambda: store.publish("rows", [rival], [audit(rival)], RUN))
     with pytest.raises(ConflictError):
         store.publish("rows", [mine], [audit(mine)], RUN)
     assert content(store) == {"2013-01-01": [2.0]}
@@ -243,7 +233,7 @@ def test_quarantine_keeps_the_report_and_the_original_and_is_never_data(store: S
     staged = stage(store, "2013-01-01", 1)
     report = audit(staged, passed=False)
     entry = store.quarantine(report, staged, [original])
-    assert (Path(entry.folder) / "rows.csv").read_text() == "broken"
+    assert store.originals(entry) == {"rows.csv": b"broken"}
     assert store.quarantined("rows") == [entry]
     assert store.quarantine(report, None, [original]) == entry
     assert store.head("rows") is None
@@ -276,23 +266,24 @@ def test_the_order_of_publishes_does_not_matter(store: SnapshotStore, order: tup
     assert content(store) == {day: [float(day[-1])] for day in _DAYS}
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    plan=st.lists(
-        st.tuples(st.sampled_from(_DAYS), st.lists(st.integers(0, 3), max_size=3)),
-        min_size=1,
-        max_size=6,
-    )
-)
+_PLANS = st.lists(st.tuples(st.sampled_from(_DAYS), st.lists(st.integers(0, 3), max_size=3)), min_size=1, max_size=6)
+
+
 def test_any_sequence_of_publishes_reads_like_a_dictionary(
-    backend: str, tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[str, list[int]]]
+    backend: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    store = open_store(backend, tmp_path_factory.mktemp("plan"))
-    model: dict[str, list[float]] = {}
-    for day, values in plan:
-        put(store, day, *values)
-        model[day] = [float(value) for value in values]
-        head = store.head("rows")
-        assert head is not None
-        assert {key: part.rows for key, part in store.partitions(head).items()} == {k: len(v) for k, v in model.items()}
-    assert content(store) == {day: values for day, values in model.items() if values}
+    @settings(max_examples=EXAMPLES[backend], deadline=None, database=None)
+    @given(plan=_PLANS)
+    def reads_like_a_dictionary(plan: list[tuple[str, list[int]]]) -> None:
+        store = open_store(backend, tmp_path_factory.mktemp("plan"))
+        model: dict[str, list[float]] = {}
+        for day, values in plan:
+            put(store, day, *values)
+            model[day] = [float(value) for value in values]
+            head = store.head("rows")
+            assert head is not None
+            rows = {key: part.rows for key, part in store.partitions(head).items()}
+            assert rows == {key: len(values) for key, values in model.items()}
+        assert content(store) == {day: values for day, values in model.items() if values}
+
+    reads_like_a_dictionary()
