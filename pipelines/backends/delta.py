@@ -214,7 +214,7 @@ class DeltaStore:
     ) -> pl.LazyFrame:
         delta = self._log.at(snapshot)
         held = live(delta, only=partitions)
-        wanted = list(held) if partitions is None else sorted(partitions)
+        wanted = list(held) if partitions is None else sorted(set(partitions))
         if missing := [key for key in wanted if key not in held]:
             raise NotFoundError(
                 explain(snapshot.id, f"no partition {', '.join(missing[:5])}", remedy="ingest it first")

@@ -12,7 +12,8 @@ from datetime import datetime
 
 from pipelines.backends.delta_files import FileStore, Stored
 from pipelines.backends.delta_log import DeltaLog, Live, live, named_files
-from pipelines.backends.delta_names import STAGING, checked_key, data_path, is_data, staged_path
+from pipelines.backends.delta_names import STAGING, checked_key, checked_table, data_path, is_data, staged_path
+from pipelines.backends.delta_quarantine import unfinished
 from pipelines.errors import ConflictError, NotFoundError, RemovedError, explain
 from pipelines.failpoints import failpoint
 from pipelines.records import Finding, Pin, PublishedPartition, SnapshotRef, Tombstone
@@ -103,12 +104,14 @@ class DeltaKeeper:
                 )
 
     def purge(self, tombstone: Tombstone) -> None:  # noqa: D102
+        table = checked_table(tombstone.table)
+        named = [(part, data_path(part.partition, part.digest)) for part in tombstone.parts]
         self._store(tombstone)
         failpoint("purge.told")
-        for part in tombstone.parts:
-            self._files.delete(f"{tombstone.table}/{data_path(part.partition, part.digest)}")
+        for part, path in named:
+            self._files.delete(f"{table}/{path}")
             if tombstone.kind == "erased":
-                self._files.delete(staged_path(tombstone.table, part.partition, part.digest))
+                self._files.delete(staged_path(table, part.partition, part.digest))
             self._files.forget(part.digest)
             failpoint("purge.removed")
 
@@ -144,7 +147,8 @@ class DeltaKeeper:
         return swept
 
     def _dead(self, before: datetime) -> Iterator[Stored]:
-        yield from (stored for stored in self._files.below(STAGING) if stored.modified < before)
+        apart = (*self._files.below(STAGING), *unfinished(self._files))
+        yield from (stored for stored in apart if stored.modified < before)
         for table in self._log.tables():
             # Listed before the log is read: what is committed in between counts as named.
             files = list(self._files.below(table))

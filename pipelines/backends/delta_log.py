@@ -1,7 +1,8 @@
 """The Delta logs of one use case: which files a version of a table holds, and how a new version is committed.
 
-A commit is made by hand (ADR 0002). Every partition that it touches has a transaction counter, read from the version
-that was decided on: two writers of one partition conflict even when both only add.
+A commit is made by hand (ADR 0002). Every partition that it touches has a transaction counter, set to one more than the
+version that was decided on: two writers of one partition conflict even when both only add. (Delta compares names of
+counters, not numbers; reading the old number back costs delta-rs a replay of the log for each partition.)
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ class DeltaLog:
         text = note.model_dump_json()
         base = delta.version()
         with self._answering(note.table):
-            try:
+            with contextlib.suppress(CommitFailedError):
                 delta.create_write_transaction(
                     actions,
                     mode="append",
@@ -202,14 +203,9 @@ class DeltaLog:
                     commit_properties=CommitProperties(
                         custom_metadata={_NOTE: text},
                         max_commit_retries=0 if alone else _RETRIES,
-                        app_transactions=[
-                            Transaction(name, (delta.transaction_version(name) or 0) + 1) for name in touched
-                        ],
+                        app_transactions=[Transaction(name, base + 1) for name in touched],
                     ),
                 )
-            except CommitFailedError as error:
-                if "Generic" in str(error):  # no conflict: object_store's word for a disk or a server that failed
-                    raise OSError(str(error)) from error
             # Other commits may have come before or after ours, and a request that was sent twice finds its own first
             # attempt in the way: ours is the version with our words.
             delta.update_incremental()
