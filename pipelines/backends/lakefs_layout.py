@@ -99,7 +99,7 @@ def digest_of(stored: Stored) -> str:
         IntegrityError: somebody else uploaded it.
     """
     try:
-        return stored.metadata["sha256"]
+        return stored.metadata["blake3"]
     except KeyError:
         raise IntegrityError(
             explain(stored.path, "this file was not written by a publish", remedy="revert the commit that brought it")

@@ -89,10 +89,10 @@ class Removal:
         for branch in self._repository.branches(RUN):
             for path, digest in paths:
                 stored = self._repository.stat(branch, path)
-                if stored is not None and stored.metadata.get("sha256") == digest:
+                if stored is not None and stored.metadata.get("blake3") == digest:
                     addresses.add(stored.address)
         for lines in self._records.dropped().values():
-            addresses |= {line["address"] for line in lines if (line["path"], line.get("sha256")) in paths}
+            addresses |= {line["address"] for line in lines if (line["path"], line.get("blake3")) in paths}
         buried = self._records.bury(tombstone, addresses)
         failpoint("purge.told")
         self._blocks.remove(sorted(buried))

@@ -20,7 +20,8 @@ from pipelines.backends.lakefs_layout import Held, checked_key, digest_of, part_
 from pipelines.backends.lakefs_records import Records
 from pipelines.errors import IntegrityError, NotFoundError, explain
 from pipelines.failpoints import failpoint
-from pipelines.parquet import sha256, write
+from pipelines.parquet import digest as digest_of_file
+from pipelines.parquet import digester, write
 from pipelines.ports import Draft
 from pipelines.records import RunInfo, StagedPartition
 
@@ -104,7 +105,7 @@ class Staging:
             if digest != base or anew:
                 # The branch's name makes every upload another object to lakeFS: two runs that publish the same bytes
                 # conflict like any others, and the second finds them published.
-                about = {"sha256": digest, "rows": str(draft.frame.height), "run": branch}
+                about = {"blake3": digest, "rows": str(draft.frame.height), "run": branch}
                 about["columns"] = hashlib.sha256(_columns(draft.frame)).hexdigest()
                 self._repository.upload(branch, path, temporary, about)
             temporary.replace(self._cached(digest))
@@ -135,7 +136,7 @@ class Staging:
         """A copy on this machine, of exactly the bytes that the server has."""
         found = self._found(staged.area, staged)
         path = self._cached(staged.digest)
-        if path.exists() and _checksum(path) == found.checksum and sha256(path) == staged.digest:
+        if path.exists() and _checksum(path) == found.checksum and digest_of_file(path) == staged.digest:
             return path
         temporary = self._temporary()
         try:
@@ -156,7 +157,7 @@ class Staging:
         """SHA-256 of a staged object's bytes as the server gives them now; from the start again if it breaks off."""
         path, wait = part_path(staged.table, staged.partition), self._repository.patience()
         while True:
-            digest = hashlib.sha256()
+            digest = digester()
             try:
                 with into.open("wb") if into is not None else contextlib.nullcontext() as file:
                     for piece in self._repository.stream(ref, path):
