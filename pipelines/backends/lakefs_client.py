@@ -220,9 +220,10 @@ class Repository:
             query["objects"] = path
         return (_entry(found) for found in self._pages(f"/refs/{quote(ref)}/commits", 20, **query))
 
-    def changes(self, ref: str) -> list[str]:
-        """The paths that merging a ref into main would touch."""
-        return [str(found["path"]) for found in self._pages(f"/refs/{MAIN}/diff/{quote(ref)}", type="three_dot")]
+    def changes(self, since: str, ref: str) -> list[str]:
+        """The paths that differ between two refs."""
+        pages = self._pages(f"/refs/{quote(since)}/diff/{quote(ref)}", type="two_dot")
+        return [str(found["path"]) for found in pages]
 
     def uncommitted(self, branch: str) -> list[str]:
         """The paths that a branch holds uncommitted."""
