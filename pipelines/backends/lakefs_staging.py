@@ -226,8 +226,9 @@ class Staging:
             if prepared is not None and not prepared.whole:
                 self._repository.delete_branch(prepared.branch)
             done = {part_path(table, part.partition) for part in staged} | {schema_path(table)}
-            if all(self._is_on_main(area, path) for path in self._own(area) - done):
-                self.delete_branch(area)
+            own = self._own(area)
+            if all(self._is_on_main(area, path) for path in own - done):
+                self._delete_branch(area, own)
 
     def _is_on_main(self, area: str, path: str) -> bool:
         ours, theirs = self._repository.stat(area, path), self._repository.stat(MAIN, path)
@@ -254,7 +255,10 @@ class Staging:
         """Deletes a run's branch, and the bytes that only it names; nothing happens when it is gone."""
         if self._repository.head(branch) is None:
             return
-        found = [self._repository.stat(branch, path) for path in sorted(self._own(branch))]
+        self._delete_branch(branch, self._own(branch))
+
+    def _delete_branch(self, branch: str, own: Iterable[str]) -> None:
+        found = [self._repository.stat(branch, path) for path in sorted(own)]
         self._lose(branch, [each for each in found if each is not None])
         self._repository.delete_branch(branch)
 

@@ -92,6 +92,7 @@ def test_a_missing_gate_and_a_missing_protection_are_found_and_mended(store: Lak
     for finding in findings:
         store.repair(finding)
     assert store.examine() == []
+    assert content(store) == {"2013-01-01": [1.0]}
     with pytest.raises(NotFoundError):
         store.repair(findings[0])
     put(store, "2013-01-02", 2)
@@ -106,6 +107,19 @@ def test_the_publisher_checks_the_audit_itself_when_the_gate_is_gone(store: Lake
     store.publish("rows", [staged], [audit(staged)], RUN)
     assert content(store) == {"2013-01-01": [1.0]}
     assert store.examine() == []  # what else the branch changed did not come along
+
+
+def test_rows_that_were_merged_by_hand_past_the_gate_are_not_the_newest_snapshot(store: LakeFSStore) -> None:
+    good = put(store, "2013-01-01", 1).snapshot
+    staged = stage(store, "2013-01-01", 66)
+    lake = repository(store)
+    lake.delete(staged.area, ["_lakefs_actions/require_audit.yaml"])
+    lake.commit(staged.area, "no gate")
+    merged = lake.merge(staged.area, "by hand", {})
+    assert store.head("rows") == good
+    assert content(store) == {"2013-01-01": [1.0]}
+    with pytest.raises(NotFoundError):
+        store.scan(good.model_copy(update={"version": merged}))
 
 
 # -- writes past the publisher -------------------------------------------------------------------------------------
