@@ -347,7 +347,7 @@ def open_store(use_case: str, settings: Settings) -> LakeFSStore:
         ),
         use_case,
         storage=settings.lakefs_storage,
-        gate=settings.project / "include" / "lakefs",
+        gate=settings.lakefs_gate,
         cache=settings.cache / "lakefs",
         blocks=settings.lakefs_blockstore,
         prefix=settings.lakefs_prefix,
