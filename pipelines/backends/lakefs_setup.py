@@ -122,7 +122,7 @@ class Setup:
                 Finding(
                     name=UNAUDITED,
                     where=f"lakefs://{repository.name}/{commit.id}",
-                    what="merged to main without a publish; readers stay with the snapshot before it, and publishes wait",
+                    what="merged to main without a publish; readers stay with the snapshot before, publishes wait",
                     remedy="see what it changed, then repair: it is undone by a new commit",
                     repairable=True,
                 )
