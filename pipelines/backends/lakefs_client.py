@@ -220,13 +220,20 @@ class Repository:
             query["objects"] = path
         return (_entry(found) for found in self._pages(f"/refs/{quote(ref)}/commits", 20, **query))
 
-    def changes(self, ref: str) -> list[str]:
-        """The paths that merging a ref into main would touch."""
-        return [str(found["path"]) for found in self._pages(f"/refs/{MAIN}/diff/{quote(ref)}", type="three_dot")]
+    def changes(self, since: str, ref: str) -> list[str]:
+        """The paths that differ between two refs."""
+        pages = self._pages(f"/refs/{quote(since)}/diff/{quote(ref)}", type="two_dot")
+        return [str(found["path"]) for found in pages]
 
     def uncommitted(self, branch: str) -> list[str]:
         """The paths that a branch holds uncommitted."""
         return [str(found["path"]) for found in self._pages(f"/branches/{quote(branch)}/diff")]
+
+    def revert(self, branch: str, commit: str) -> None:
+        """Commits on a branch what undoes a commit of it."""
+        self._calls.call(
+            "POST", self._at(f"/branches/{quote(branch)}/revert"), body={"ref": commit, "parent_number": 1}
+        )
 
     def reset(self, branch: str, path: str) -> None:
         """Throws away what a branch holds uncommitted under a path.
