@@ -27,9 +27,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 #: `refuse`: 503, the server never sees it · `cut`: the connection ends, the server never sees it · `drop`: the server
-#: does it, the reply is lost · `late`: held until the client gives up, and done only when the test says so.
-Kind = Literal["refuse", "cut", "drop", "late"]
-KINDS: tuple[Kind, ...] = ("refuse", "cut", "drop", "late")
+#: does it, the reply is lost · `die`: like `drop`, and nothing answers from then on until `heal` · `late`: held until
+#: the client gives up, and done only when the test says so.
+Kind = Literal["refuse", "cut", "drop", "die", "late"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _HOP = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "expect", "content-length"}
@@ -141,9 +141,15 @@ class _Desk:
     forwarded: list[threading.Event] = field(default_factory=list)
     """One for each held request: set when the server has answered it."""
 
+    dead: bool = False
+
     def fate(self, method: str, path: str) -> Kind | None:
         with self.lock:
-            return next((fault.kind for fault in self.faults if fault.takes(method, path)), None)
+            if self.dead:
+                return "cut"
+            kind = next((fault.kind for fault in self.faults if fault.takes(method, path)), None)
+            self.dead = kind == "die"
+            return kind
 
     def hold(self) -> tuple[threading.Event, threading.Event]:
         with self.lock:
@@ -158,6 +164,7 @@ class _Desk:
     def heal(self) -> None:
         with self.lock:
             self.faults.clear()
+            self.dead = False
 
     def release(self) -> int:
         with self.lock:
@@ -217,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if kind == "late":
             self._hold(body)
-        elif kind == "drop":
+        elif kind in ("drop", "die"):
             self._forward(body)
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
