@@ -27,7 +27,7 @@ import polars as pl
 from pipelines.audits import audits_of
 from pipelines.backends.delta_files import open_files
 from pipelines.backends.delta_keep import DeltaKeeper
-from pipelines.backends.delta_log import DeltaLog, Live, live
+from pipelines.backends.delta_log import DeltaLog, Live, live, named_files
 from pipelines.backends.delta_names import checked_table, data_path
 from pipelines.backends.delta_quarantine import DeltaQuarantine
 from pipelines.backends.delta_staging import DeltaStaging
@@ -109,7 +109,8 @@ class DeltaStore:
         for _ in range(_ATTEMPTS):
             delta = self._log.open(table) or self._log.create(table, columns[0])
             self._refuse_other_columns(table, delta, columns)
-            current = live(delta)
+            files = named_files(delta, [part.partition for part in staged])
+            current = {each.partition: each for each in files}
             changed = [part for part in staged if _digest(current, part.partition) != part.digest]
             self._refuse_losers(changed, current, absent=absent)
             if not changed:
@@ -126,7 +127,7 @@ class DeltaStore:
                 audits={part.partition: audits[part.partition] for part in changed},
                 provenance=dict(provenance or {}),
             )
-            old = [current[part.partition] for part in changed if part.partition in current]
+            old = [each for each in files if each.partition in note.partitions]
             if (made := self._log.commit(delta, note, add=[_live(part) for part in changed], remove=old)) is not None:
                 failpoint("publish.committed")
                 version = made
@@ -163,14 +164,15 @@ class DeltaStore:
                 )
 
     def revert(self, to: SnapshotRef, run: RunInfo, *, reason: str) -> Publication:  # noqa: D102
-        wanted = live(self._log.at(to))
+        wanted = named_files(self._log.at(to))
         delta = self._log.open(to.table)
         assert delta is not None, "the table has the version that was opened a moment ago"
-        current = live(delta)
-        changed = [each for each in wanted.values() if _digest(current, each.partition) != each.digest]
-        removed = [key for key in current if key not in wanted]
-        if not changed and not removed:
-            return _publication(self._log.ref(to.table, delta.version()), wanted.values(), set())
+        current = named_files(delta)
+        changed = _without(wanted, current)
+        old = _without(current, wanted)
+        removed = sorted({each.partition for each in old} - {each.partition for each in wanted})
+        if not changed and not old:
+            return _publication(self._log.ref(to.table, delta.version()), wanted, set())
         self._keeper.refuse_removed(to.id, to.table, changed)
         note = CommitNote(
             kind="revert",
@@ -182,12 +184,11 @@ class DeltaStore:
             provenance={"reverted_to": to.id, "reason": reason},
         )
         failpoint("revert.prepared")
-        old = [each for each in current.values() if _digest(wanted, each.partition) != each.digest]
         version = self._log.commit(delta, note, add=changed, remove=old, alone=True)
         if version is None:
             raise ConflictError(explain(to.id, "another run published at the same time", remedy="revert again"))
         failpoint("revert.committed")
-        return _publication(self._log.ref(to.table, version), wanted.values(), {each.partition for each in changed})
+        return _publication(self._log.ref(to.table, version), wanted, {each.partition for each in changed})
 
     def _audit(self, to: SnapshotRef, part: Live) -> Audit:
         """The audit that first let these bytes through."""
@@ -200,7 +201,7 @@ class DeltaStore:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def head(self, table: str) -> SnapshotRef | None:  # noqa: D102
-        delta = self._log.open(table)
+        delta = self._log.read(table)
         if delta is None or delta.version() == 0:  # version 0 is the empty table's creation
             return None
         return self._log.ref(table, delta.version())
@@ -212,8 +213,8 @@ class DeltaStore:
         self, snapshot: SnapshotRef, partitions: Sequence[str] | None = None, columns: Sequence[str] | None = None
     ) -> pl.LazyFrame:
         delta = self._log.at(snapshot)
-        held = live(delta)
-        wanted = list(held) if partitions is None else sorted(partitions)
+        held = live(delta, only=partitions)
+        wanted = list(held) if partitions is None else sorted(set(partitions))
         if missing := [key for key in wanted if key not in held]:
             raise NotFoundError(
                 explain(snapshot.id, f"no partition {', '.join(missing[:5])}", remedy="ingest it first")
@@ -301,7 +302,18 @@ def _publication(snapshot: SnapshotRef, parts: Iterable[Live], changed: set[str]
 
 
 def _live(staged: StagedPartition) -> Live:
-    return Live(partition=staged.partition, digest=staged.digest, rows=staged.rows, bytes=staged.bytes)
+    return Live(
+        path=data_path(staged.partition, staged.digest),
+        partition=staged.partition,
+        digest=staged.digest,
+        rows=staged.rows,
+        bytes=staged.bytes,
+    )
+
+
+def _without(these: Iterable[Live], those: Iterable[Live]) -> list[Live]:
+    paths = {each.path for each in those}
+    return [each for each in these if each.path not in paths]
 
 
 def _digest(held: Mapping[str, Live], partition: str) -> str | None:

@@ -14,8 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.errors import IntegrityError, NotFoundError, UnavailableError, explain
+from pipelines.errors import IntegrityError, NotFoundError, OvernightError, UnavailableError, explain
 
+_REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "necessary privileges")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -170,9 +171,17 @@ def is_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
 
 
-def unavailable(where: str, error: BaseException) -> UnavailableError:
-    """The error for a disk or a server that failed; it says so when the disk is full."""
+def unavailable(where: str, error: BaseException) -> OvernightError:
+    """The error for a disk or a server that failed; it says so when the disk is full.
+
+    A bucket that does not exist is the one failure that another try cannot help.
+    """
     if is_full(error):
         return UnavailableError(explain(where, "the disk is full (ENOSPC)", remedy="free some space and run it again"))
     text = " ".join(_COLOURS.sub("", str(error)).split())
+    if "NoSuchBucket" in text:
+        return NotFoundError(explain(where, "there is no such bucket", remedy="make it first"))
+    if any(code in text for code in _REFUSED):
+        remedy = "check the AWS_ credentials and what they may do in this bucket"
+        return UnavailableError(explain(where, f"the server refused: {text[:200]}", remedy=remedy))
     return UnavailableError(explain(where, f"the storage did not answer as it should: {text[:400]}"))

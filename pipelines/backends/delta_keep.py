@@ -6,18 +6,21 @@ _tombstones/<id>.json       stored before the first byte goes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from pipelines.backends.delta_files import FileStore, Stored
-from pipelines.backends.delta_log import DeltaLog, Live, live
-from pipelines.backends.delta_names import STAGING, checked_key, data_path, staged_path
+from pipelines.backends.delta_log import DeltaLog, Live, live, named_files
+from pipelines.backends.delta_names import STAGING, checked_key, checked_table, data_path, is_data, staged_path
+from pipelines.backends.delta_quarantine import unfinished
 from pipelines.errors import ConflictError, NotFoundError, RemovedError, explain
 from pipelines.failpoints import failpoint
 from pipelines.records import Finding, Pin, PublishedPartition, SnapshotRef, Tombstone
 
 _PINS, _TOMBSTONES = "_pins", "_tombstones"
 _UNFINISHED = "unfinished_purge"
+_CHECKPOINT = re.compile(r"[^/]+/_delta_log/([0-9]{20})\.checkpoint\.parquet")
 
 
 class DeltaKeeper:
@@ -101,12 +104,14 @@ class DeltaKeeper:
                 )
 
     def purge(self, tombstone: Tombstone) -> None:  # noqa: D102
+        table = checked_table(tombstone.table)
+        named = [(part, data_path(part.partition, part.digest)) for part in tombstone.parts]
         self._store(tombstone)
         failpoint("purge.told")
-        for part in tombstone.parts:
-            self._files.delete(f"{tombstone.table}/{data_path(part.partition, part.digest)}")
+        for part, path in named:
+            self._files.delete(f"{table}/{path}")
             if tombstone.kind == "erased":
-                self._files.delete(staged_path(tombstone.table, part.partition, part.digest))
+                self._files.delete(staged_path(table, part.partition, part.digest))
             self._files.forget(part.digest)
             failpoint("purge.removed")
 
@@ -142,19 +147,14 @@ class DeltaKeeper:
         return swept
 
     def _dead(self, before: datetime) -> Iterator[Stored]:
-        yield from (stored for stored in self._files.below(STAGING) if stored.modified < before)
+        apart = (*self._files.below(STAGING), *unfinished(self._files))
+        yield from (stored for stored in apart if stored.modified < before)
         for table in self._log.tables():
             # Listed before the log is read: what is committed in between counts as named.
-            files = list(self._data(table))
+            files = list(self._files.below(table))
             named = {f"{table}/{data_path(part.partition, part.digest)}" for part in self._named(table)}
-            yield from (stored for stored in files if stored.path not in named and stored.modified < before)
-
-    def _data(self, table: str) -> Iterator[Stored]:
-        """The files that publishes placed, named by a commit or not. A stranger's files have other names."""
-        for stored in self._files.below(table):
-            _, *folder, name = stored.path.split("/")
-            if len(folder) == 1 and folder[0].startswith("partition=") and len(name.removesuffix(".parquet")) == 64:
-                yield stored
+            unnamed = [stored for stored in files if is_data(stored.path) and stored.path not in named]
+            yield from (stored for stored in (*unnamed, *_replaced(files)) if stored.modified < before)
 
     def _named(self, table: str) -> set[PublishedPartition]:
         """Every partition file that any version of the table names."""
@@ -212,7 +212,7 @@ class DeltaKeeper:
             )
         sizes = {stored.path: stored.bytes for stored in self._files.below(table)}
         told = {p.digest for each in self.tombstones() if each.table == table for p in each.parts}
-        for part in live(delta).values():
+        for part in named_files(delta):
             found = sizes.get(f"{table}/{part.path}")
             if found == part.bytes or (found is None and part.digest in told):
                 continue
@@ -224,3 +224,12 @@ class DeltaKeeper:
                 remedy="restore it from a backup, ingest the partition again, or revert to a snapshot that reads",
                 repairable=False,
             )
+
+
+def _replaced(files: Iterable[Stored]) -> list[Stored]:
+    """Checkpoints of a log that newer ones have made needless; each 100th version keeps its own, for time travel.
+
+    A checkpoint only saves reading the commits before it, and they are all kept.
+    """
+    found = {int(match[1]): stored for stored in files if (match := _CHECKPOINT.fullmatch(stored.path))}
+    return [found[version] for version in sorted(found)[:-1] if (version + 1) % 100]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pipelines.backends.delta_files import FileStore, unavailable
-from pipelines.backends.delta_names import checked_table, data_path
+from pipelines.backends.delta_names import checked_table
 from pipelines.errors import NotFoundError, explain
 from pipelines.records import Commit, CommitNote, PublishedPartition, SnapshotRef
 
@@ -36,17 +36,14 @@ _CONFIGURATION: dict[str, str | None] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Live:
-    """A partition's file as a version of the log names it."""
+    """A file as a version of the log names it: of a partition the only one, unless a stranger wrote too."""
 
+    path: str
+    """Below the table's folder."""
     partition: str
     digest: str
     rows: int
     bytes: int
-
-    @property
-    def path(self) -> str:
-        """Below the table's folder."""
-        return data_path(self.partition, self.digest)
 
     @property
     def published(self) -> PublishedPartition:
@@ -54,16 +51,27 @@ class Live:
         return PublishedPartition(partition=self.partition, digest=self.digest, rows=self.rows)
 
 
-def live(delta: DeltaTable) -> dict[str, Live]:
-    """What an opened version holds, in key order."""
+def named_files(delta: DeltaTable, only: Sequence[str] | None = None) -> list[Live]:
+    """Every file that an opened version names, in key order.
+
+    Args:
+        only: of these partitions; in a table of thousands the others cost time.
+    """
     actions = pl.DataFrame(delta.get_add_actions(flatten=True))
     if actions.is_empty():
-        return {}
+        return []
     columns = actions.select("path", "num_records", "size_bytes", pl.col("partition.partition").alias("key"))
-    return {
-        key: Live(partition=key, digest=PurePosixPath(path).stem, rows=rows, bytes=size)
-        for path, rows, size, key in columns.sort("key").iter_rows()
-    }
+    if only is not None:
+        columns = columns.filter(pl.col("key").is_in(only))
+    return [
+        Live(path=path, partition=key, digest=PurePosixPath(path).stem, rows=rows, bytes=size)
+        for path, rows, size, key in columns.sort("key", "path").iter_rows()
+    ]
+
+
+def live(delta: DeltaTable, only: Sequence[str] | None = None) -> dict[str, Live]:
+    """The same by partition."""
+    return {each.partition: each for each in named_files(delta, only)}
 
 
 class DeltaLog:
@@ -74,6 +82,7 @@ class DeltaLog:
         self._files = files
         self._use_case = use_case
         self._known: dict[str, tuple[int, list[Commit]]] = {}
+        self._read: dict[str, DeltaTable] = {}
 
     def ref(self, table: str, version: int) -> SnapshotRef:
         """The snapshot of a version."""
@@ -108,14 +117,26 @@ class DeltaLog:
             )
         )
 
+    def read(self, table: str, version: int | None = None) -> DeltaTable | None:
+        """The same as `open` for those who only look: what the last one opened is not opened again.
+
+        Never committed with, since that would move it to another version under another thread's eyes.
+        """
+        known = self._read.get(table)
+        if known is None or known.version() != version:
+            known = self.open(table, version)
+            if known is not None:
+                self._read[table] = known
+        return known
+
     def at(self, snapshot: SnapshotRef) -> DeltaTable:
-        """The version that a snapshot names.
+        """The version that a snapshot names, to look at.
 
         Raises:
             NotFoundError: there is none.
         """
         mine = (snapshot.store, snapshot.use_case) == ("delta", self._use_case) and snapshot.version.isdecimal()
-        delta = self.open(snapshot.table, int(snapshot.version)) if mine else None
+        delta = self.read(snapshot.table, int(snapshot.version)) if mine else None
         if delta is None:
             raise NotFoundError(explain(snapshot.id, "there is no such snapshot"))
         return delta
@@ -172,7 +193,7 @@ class DeltaLog:
         text = note.model_dump_json()
         base = delta.version()
         with self._answering(note.table):
-            try:
+            with contextlib.suppress(CommitFailedError):
                 delta.create_write_transaction(
                     actions,
                     mode="append",
@@ -186,9 +207,6 @@ class DeltaLog:
                         ],
                     ),
                 )
-            except CommitFailedError as error:
-                if "Generic" in str(error):  # no conflict: object_store's word for a disk or a server that failed
-                    raise OSError(str(error)) from error
             # Other commits may have come before or after ours, and a request that was sent twice finds its own first
             # attempt in the way: ours is the version with our words.
             delta.update_incremental()

@@ -7,6 +7,8 @@ import re
 from pipelines.errors import NotFoundError, explain
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_DATA = re.compile(r"[^/]+/partition=[^/]+/[0-9a-f]{64}\.parquet")
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 
@@ -16,12 +18,18 @@ STAGING = "_staging"
 
 def data_path(partition: str, digest: str) -> str:
     """Where a published partition lies, below its table's folder."""
-    return f"partition={partition}/{digest}.parquet"
+    return f"partition={checked_key(partition, 'partition')}/{checked_digest(digest, 'digest')}.parquet"
+
+
+def is_data(path: str) -> bool:
+    """Whether a path is such a one, below the use case's folder. A stranger's files have other names."""
+    return _DATA.fullmatch(path) is not None
 
 
 def staged_path(table: str, partition: str, digest: str) -> str:
     """Where a staged partition lies, below the use case's folder."""
-    return f"{STAGING}/{table}/{partition}/{digest}.parquet"
+    folder = f"{STAGING}/{checked_table(table)}/{checked_key(partition, 'partition')}"
+    return f"{folder}/{checked_digest(digest, 'digest')}.parquet"
 
 
 def checked_key(value: str, what: str) -> str:
@@ -31,6 +39,15 @@ def checked_key(value: str, what: str) -> str:
         NotFoundError: it is not a name.
     """
     return _checked(_KEY, value, what)
+
+
+def checked_digest(value: str, what: str) -> str:
+    """A SHA-256 in hexadecimal.
+
+    Raises:
+        NotFoundError: it is none.
+    """
+    return _checked(_DIGEST, value, what)
 
 
 def checked_table(value: str, what: str = "table") -> str:

@@ -6,18 +6,15 @@ _quarantine/<table>/<key>/<digest>/quarantined.json     the report; written last
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipelines.backends.delta_files import FileStore, Stored
-from pipelines.backends.delta_names import checked_key, checked_table
-from pipelines.errors import NotFoundError, explain
+from pipelines.backends.delta_names import checked_digest, checked_key, checked_table
 from pipelines.failpoints import failpoint
 from pipelines.records import Quarantined, ValidationReport
 
 _QUARANTINE, _ENTRY = "_quarantine", "quarantined.json"
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class DeltaQuarantine:
@@ -77,10 +74,16 @@ class DeltaQuarantine:
         return Quarantined.model_validate_json(self._files.read(path))
 
 
+def unfinished(files: FileStore) -> list[Stored]:
+    """Original files whose report was never written: no entry shows them, so nobody but a sweep would find them."""
+    found = list(files.below(_QUARANTINE))
+    whole = {PurePosixPath(each.path).parent for each in found if PurePosixPath(each.path).name == _ENTRY}
+    return [each for each in found if PurePosixPath(each.path).parent not in whole]
+
+
 def _folder(table: str, partition: str, digest: str) -> str:
-    if not _DIGEST.fullmatch(digest):
-        raise NotFoundError(explain("quarantine", f"{digest!r} is not an entry", allowed="a SHA-256 in hexadecimal"))
-    return f"{_QUARANTINE}/{checked_table(table)}/{checked_key(partition, 'partition')}/{digest}"
+    folder = f"{_QUARANTINE}/{checked_table(table)}/{checked_key(partition, 'partition')}"
+    return f"{folder}/{checked_digest(digest, 'quarantine')}"
 
 
 def _names(originals: Sequence[Path]) -> Iterator[tuple[str, Path]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.backends.delta_files import Seen, Stored, gone, other_bytes, unavailable
-from pipelines.errors import NotFoundError, UnavailableError, explain
+from pipelines.errors import UnavailableError, explain
 from pipelines.parquet import sha256
 
 _PIECE = 2**20
@@ -25,7 +25,6 @@ _CONNECT_SECONDS, _READ_SECONDS = 5, 30
 _DEADLINE_SECONDS = 60
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
-_REFUSED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 
 
 class S3Files:
@@ -258,11 +257,6 @@ class S3Files:
                 raise _Missing(where) from None
             if code in _TAKEN:
                 raise _Taken(where) from None
-            if code == "NoSuchBucket":
-                raise NotFoundError(explain(where, "there is no such bucket", remedy="make it first")) from error
-            if code in _REFUSED:
-                remedy = "check the AWS_ credentials and what they may do in this bucket"
-                raise UnavailableError(explain(where, f"the server refused ({code})", remedy=remedy)) from error
             raise unavailable(where, error) from error
         except (BotoCoreError, Boto3Error, OSError) as error:
             raise unavailable(where, error) from error

@@ -112,8 +112,8 @@ class DeltaStaging:
 
 
 def _staged(staged: StagedPartition) -> str:
-    return staged_path(checked_table(staged.table), checked_key(staged.partition, "partition"), staged.digest)
+    return staged_path(staged.table, staged.partition, staged.digest)
 
 
 def _target(staged: StagedPartition) -> str:
-    return f"{checked_table(staged.table)}/{data_path(checked_key(staged.partition, 'partition'), staged.digest)}"
+    return f"{checked_table(staged.table)}/{data_path(staged.partition, staged.digest)}"

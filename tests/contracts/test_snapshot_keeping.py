@@ -115,6 +115,21 @@ def test_a_purge_again_changes_nothing_and_one_that_found_more_adds_to_the_tombs
     assert second not in store.held("rows")
 
 
+def test_a_tombstone_whose_names_lead_elsewhere_removes_nothing(store: SnapshotStore) -> None:
+    part = put(store, "2013-01-01", 1).published[0]
+    told = tombstone("t1", part)
+    for forged in (
+        {"id": "../t1"},
+        {"table": "../rows"},
+        {"parts": (part.model_copy(update={"partition": "../2013-01-01"}),)},
+        {"parts": (part.model_copy(update={"digest": f"../{part.digest}"}),)},
+    ):
+        with pytest.raises(NotFoundError):
+            store.purge(told.model_copy(update=forged))
+    assert store.tombstones() == []
+    assert content(store) == {"2013-01-01": [1.0]}
+
+
 def test_tombstones_come_oldest_first(store: SnapshotStore) -> None:
     _, part = _restated(store)
     first = tombstone("z", part)

@@ -158,6 +158,7 @@ def test_rows_come_in_key_order_and_then_as_staged(store: SnapshotStore) -> None
     assert values == [5.0, 4.0, 9.0, 7.0, 8.0, 1.0]
     picked = store.scan(head, ["2013-01-03", "2013-01-02"]).collect().get_column("value").to_list()
     assert picked == [9.0, 7.0, 8.0, 1.0]
+    assert store.scan(head, ["2013-01-03", "2013-01-03"]).collect().height == 1
 
 
 def test_history_says_when_and_what_kind(store: SnapshotStore) -> None:

@@ -166,6 +166,17 @@ def test_a_quarantine_killed_halfway_is_not_there_and_a_rerun_makes_it_whole(bac
     assert store.originals(entry) == {"rows.csv": b"broken"}
 
 
+def test_a_quarantine_that_nobody_repeats_is_swept_with_its_originals(backend: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("broken")
+    _killed_at("quarantine.written", backend, tmp_path, _quarantine)
+    store = open_store(backend, tmp_path)
+    assert len(_sweep(store)) >= 2
+    assert _sweep(store) == []
+    _quarantine(store, tmp_path)
+    (entry,) = store.quarantined("rows")
+    assert store.originals(entry) == {"rows.csv": b"broken"}
+
+
 def _expunge(store: SnapshotStore, _: Path) -> None:
     (entry,) = store.quarantined("rows")
     check = Check(name="erased", passed=False, observed="erased")
