@@ -93,7 +93,11 @@ class Runtime:
 
     @cached_property
     def store(self) -> SnapshotStore:
-        """The snapshots."""
+        """The snapshots, where the spec says."""
+        if self.spec.snapshot == "lakefs":
+            from pipelines.backends.lakefs import open_store
+
+            return open_store(self.spec.name, self.settings)
         from pipelines.backends.delta import DeltaStore
 
         return DeltaStore(self.settings.snapshots, self.spec.name, self.settings.cache)

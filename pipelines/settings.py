@@ -31,6 +31,15 @@ class Settings(BaseSettings):
     lakefs_secret_access_key: SecretStr | None = None
     lakefs_storage: str = "local://overnight"
     """Storage namespace below which a use case's repository is made: `local://name` or `s3://bucket/prefix`."""
+    lakefs_prefix: str = ""
+    """Of repositories' names, when several installations share a server: `dev-` makes `dev-flights`."""
+    lakefs_blockstore: Path | None = None
+    """The server's local block folder (LAKEFS_BLOCKSTORE_LOCAL_PATH) as this machine sees it: needed to remove bytes
+    for good when `lakefs_storage` is local. On S3 that takes the AWS_ variables."""
+    lakefs_timeout: float = 60.0
+    """Seconds that lakeFS may take to answer a call."""
+    lakefs_deadline: float = 60.0
+    """Seconds after which a call that keeps failing is given up; the task's own retry comes later."""
     mlflow_uri: str | None = None
     """MLflow's tracking server; an SQLite file under `home` when not given."""
     code_version: str | None = None

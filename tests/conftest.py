@@ -12,9 +12,17 @@ import pytest
 from pipelines.spec import UseCase, load_spec
 from tests.cases import REPOSITORY, Case, make_flights_case, make_third_case
 from tests.contracts.stores import BACKENDS, SERVERS
+from tests.servers.lakefs import SKIPPED, lakefs_on_s3, lakefs_server
 from tests.servers.seaweed import seaweed
 
-__all__ = ["seaweed"]  # fixtures that come with their servers
+__all__ = ["lakefs_on_s3", "lakefs_server", "seaweed"]  # fixtures that come with their servers
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says once what was not tested for want of a server."""
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+    if any(SKIPPED in text for text in skipped):
+        terminalreporter.write_line(SKIPPED, yellow=True)
 
 
 @pytest.fixture(params=BACKENDS)

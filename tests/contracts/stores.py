@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import polars as pl
+from pydantic import SecretStr
 
 from pipelines.backends.delta import DeltaStore
+from pipelines.backends.lakefs import LakeFSStore
+from pipelines.backends.lakefs_client import Repository, Server
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import (
     Check,
@@ -21,16 +25,18 @@ from pipelines.records import (
     Tombstone,
     ValidationReport,
 )
+from tests.cases import REPOSITORY
+from tests.servers.lakefs import server_of
 from tests.servers.seaweed import BUCKET
 
 if TYPE_CHECKING:
     import pytest
 
-BACKENDS = ("delta", "delta-s3")
+BACKENDS = ("delta", "delta-s3", "lakefs", "lakefs-s3")
 #: The session fixture (tests/conftest.py) that starts what a backend needs.
-SERVERS: dict[str, str] = {"delta-s3": "seaweed"}
+SERVERS: dict[str, str] = {"delta-s3": "seaweed", "lakefs": "lakefs_server", "lakefs-s3": "lakefs_on_s3"}
 #: Examples of a Hypothesis test: every request to a server takes its time.
-EXAMPLES: dict[str, int] = {"delta": 15, "delta-s3": 4}
+EXAMPLES: dict[str, int] = {"delta": 15, "delta-s3": 4, "lakefs": 4, "lakefs-s3": 2}
 #: Failpoints that a backend never passes.
 UNREACHED: dict[str, set[str]] = {}
 RUN = RunInfo(run_id="test", dag_id="contract", code_version="abc")
@@ -43,12 +49,47 @@ def open_store(backend: str, root: Path) -> SnapshotStore:
     """
     if backend == "delta-s3":
         return DeltaStore(f"s3://{BUCKET}/{_prefix(root)}", "uc", root / "cache")
+    if backend.startswith("lakefs"):
+        return lakefs_store(backend, root)
     assert backend == "delta"
     return DeltaStore(root / "snapshots", "uc", root / "cache")
 
 
+def lakefs_store(backend: str, root: Path, **changes: Any) -> LakeFSStore:
+    """A store in a repository of the test's own. `changes` are the server's: another endpoint, less patience."""
+    server = server_of(backend)
+    about = {
+        "endpoint": server.endpoint,
+        "access_key_id": server.access_key_id,
+        "secret_access_key": SecretStr(server.secret_access_key),
+        "deadline": 20.0,
+    }
+    return LakeFSStore(
+        Server(**{**about, **changes}),
+        "uc",
+        storage=server.storage,
+        gate=REPOSITORY / "include" / "lakefs",
+        cache=root / "cache",
+        blocks=Path(server.blocks) if server.blocks is not None else None,
+        prefix=f"t{hashlib.sha256(f'{server.session} {root}'.encode()).hexdigest()[:16]}-",
+    )
+
+
+def repository(store: SnapshotStore) -> Repository:
+    """The repository of a lakeFS store, for what is done behind its back."""
+    assert isinstance(store, LakeFSStore)
+    return store._repository
+
+
 def spoil(store: SnapshotStore, staged: StagedPartition) -> None:
     """Flips a bit in the middle of a staged file, behind the store's back."""
+    if isinstance(store, LakeFSStore):
+        lake, path = repository(store), f"{staged.table}/partition={staged.partition}/part.parquet"
+        found = lake.stat(staged.area, path)
+        assert found is not None
+        lake.upload(staged.area, path, _flipped(lake.read(staged.area, path) or b""), found.metadata)
+        lake.commit(staged.area, "spoiled")
+        return
     uri = f"{staged.area}/{staged.digest}.parquet"
     if uri.startswith("s3://"):
         bucket, _, key = uri.removeprefix("s3://").partition("/")

@@ -1,0 +1,314 @@
+"""Staged partitions: a branch a call, on which a partition is an object that no reader looks at."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.backends.lakefs_blocks import Blocks
+from pipelines.backends.lakefs_client import MAIN, Refused, Repository, Stored, Unanswered
+from pipelines.backends.lakefs_layout import Held, checked_key, digest_of, part_path, run_branch, schema_path
+from pipelines.backends.lakefs_merge import AREA
+from pipelines.backends.lakefs_records import Records
+from pipelines.errors import IntegrityError, NotFoundError, explain
+from pipelines.failpoints import failpoint
+from pipelines.parquet import sha256, write
+from pipelines.ports import Draft
+from pipelines.records import RunInfo, StagedPartition
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: In the metadata of a run's commits: the commit of main from which its branch began.
+_BASE = "overnight.base"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A commit that brings exactly the partitions that are to be published."""
+
+    source: str
+    """The commit's id."""
+    base: str
+    """The commit of main from which the run's branch began."""
+    branch: str
+    """The run's branch, or one that has only some of its partitions."""
+    whole: bool
+    """Whether nothing is left on the run's branch."""
+
+
+class Staging:
+    """Branches of runs."""
+
+    def __init__(self, repository: Repository, records: Records, blocks: Blocks, cache: Path, use_case: str) -> None:
+        """Asks nothing yet."""
+        self._repository = repository
+        self._records = records
+        self._blocks = blocks
+        self._cache = cache
+        self._use_case = use_case
+
+    # -- staging ---------------------------------------------------------------------------------------------------
+
+    def stage(self, table: str, drafts: Iterable[Draft], run: RunInfo) -> tuple[StagedPartition, ...]:
+        """Uploads drafts to a new branch, one at a time, and commits them there."""
+        repository = self._repository
+        main = repository.head(MAIN)
+        assert main is not None
+        branch = run_branch(table)
+        staged: list[StagedPartition] = []
+        held, gone = Held(repository, main, table), self._records.removed()
+        try:
+            for draft in drafts:
+                path = part_path(table, draft.partition)
+                if not staged:
+                    repository.create_branch(branch, main)
+                    self._state_columns(branch, main, table, draft.frame)
+                current = held.get(draft.partition)
+                # Bytes that were removed may be published again, under another address.
+                staged.append(
+                    self._stage(
+                        branch, table, path, draft, current, anew=current is not None and current.address in gone
+                    )
+                )
+        except Exception:
+            if staged:
+                with contextlib.suppress(Exception):
+                    self.delete_branch(branch)
+            raise
+        if staged:
+            repository.commit(
+                branch,
+                f"staged {table}: {len(staged)} partitions",
+                {_BASE: main, "overnight.staged_by": run.run_id, "overnight.dag": run.dag_id},
+            )
+        return tuple(staged)
+
+    def _stage(
+        self, branch: str, table: str, path: str, draft: Draft, current: Stored | None, *, anew: bool
+    ) -> StagedPartition:
+        temporary = self._temporary()
+        try:
+            digest = write(draft.frame, temporary)
+            failpoint("stage.scratched")
+            size = temporary.stat().st_size
+            base = digest_of(current) if current is not None else None
+            if digest != base or anew:
+                # The branch's name makes every upload another object to lakeFS: two runs that publish the same bytes
+                # conflict like any others, and the second finds them published.
+                about = {"sha256": digest, "rows": str(draft.frame.height), "run": branch}
+                about["columns"] = hashlib.sha256(_columns(draft.frame)).hexdigest()
+                self._repository.upload(branch, path, temporary, about)
+            temporary.replace(self._cached(digest))
+        finally:
+            temporary.unlink(missing_ok=True)
+        failpoint("stage.written")
+        return StagedPartition(
+            use_case=self._use_case,
+            table=table,
+            partition=draft.partition,
+            digest=digest,
+            rows=draft.frame.height,
+            bytes=size,
+            area=branch,
+            base=None if anew else base,
+            sources=draft.sources,
+            problems=draft.problems,
+        )
+
+    def _state_columns(self, branch: str, main: str, table: str, frame: pl.DataFrame) -> None:
+        """The first partition of a table brings its columns; the same columns are the same bytes on every branch."""
+        if self._repository.stat(main, schema_path(table)) is None:
+            self._repository.upload(branch, schema_path(table), _columns(frame))
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def local(self, staged: StagedPartition) -> Path:
+        """A copy on this machine, of exactly the bytes that the server has."""
+        found = self._found(staged.area, staged)
+        path = self._cached(staged.digest)
+        if path.exists() and _checksum(path) == found.checksum and sha256(path) == staged.digest:
+            return path
+        temporary = self._temporary()
+        try:
+            with temporary.open("wb") as file:
+                digest = self._digest(staged.area, staged, file.write)
+            if digest != staged.digest:
+                raise _spoiled(staged)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    def _found(self, ref: str, staged: StagedPartition) -> Stored:
+        found = self._repository.stat(ref, part_path(staged.table, staged.partition))
+        if found is None:
+            raise NotFoundError(explain(_where(staged), "what was staged is gone", remedy="land it again"))
+        return found
+
+    def _digest(self, ref: str, staged: StagedPartition, also: object = None) -> str:
+        """SHA-256 of a staged object's bytes as the server gives them now; from the start again if it breaks off."""
+        path, wait = part_path(staged.table, staged.partition), self._repository.patience()
+        while True:
+            digest = hashlib.sha256()
+            try:
+                for piece in self._repository.stream(ref, path):
+                    digest.update(piece)
+                    if callable(also):
+                        also(piece)
+                return digest.hexdigest()
+            except Unanswered as error:
+                if also is not None or not wait():
+                    raise self._repository.unavailable(str(error)) from None
+            except Refused:
+                raise NotFoundError(
+                    explain(_where(staged), "the staged bytes are gone", remedy="stage again")
+                ) from None
+
+    # -- on the way to main ----------------------------------------------------------------------------------------
+
+    def prepare(self, table: str, area: str, parts: Sequence[StagedPartition]) -> Prepared:
+        """Finds or makes the commit that brings these partitions of a run's branch and nothing else."""
+        repository = self._repository
+        head = repository.head(area)
+        if head is None:
+            raise NotFoundError(explain(_where(parts[0]), f"the branch {area} is gone", remedy="stage it again"))
+        base, schema = self._base(head), schema_path(table)
+        wanted = {part_path(table, part.partition) for part in parts}
+        found = set(repository.changes(head))
+        if found | {schema} == wanted | {schema}:
+            return Prepared(source=head, base=base, branch=area, whole=True)
+        branch = f"{area}-{secrets.token_hex(4)}"
+        repository.create_branch(branch, base)
+        for path in sorted(wanted | (found & {schema})):
+            if (stored := repository.stat(head, path)) is not None:
+                repository.link(branch, stored)
+        repository.commit(branch, f"{len(parts)} partitions of {area}", {_BASE: base})
+        source = repository.head(branch)
+        assert source is not None
+        return Prepared(source=source, base=base, branch=branch, whole=False)
+
+    def _base(self, head: str) -> str:
+        """The commit of main from which a run's branch began."""
+        commit = self._repository.get_commit(head)
+        return (commit and commit.metadata.get(_BASE)) or self._repository.merge_base(head)
+
+    def verify(self, source: str, parts: Sequence[StagedPartition]) -> None:
+        """Reads the bytes that are about to be merged.
+
+        Raises:
+            IntegrityError: they are not what was staged. NotFoundError: they are gone.
+        """
+        for part in parts:
+            if digest_of(self._found(source, part)) != part.digest or self._digest(source, part) != part.digest:
+                raise _spoiled(part)
+
+    def other_columns(self, table: str, main: str, prepared: Prepared, part: StagedPartition) -> bytes | None:
+        """A table's stated columns, when a partition was not staged with exactly these; None when it was."""
+        path = schema_path(table)
+        stated = self._repository.read(main, path) or self._repository.read(prepared.source, path)
+        found = self._found(prepared.source, part)
+        if stated is None or hashlib.sha256(stated).hexdigest() == found.metadata.get("columns"):
+            return None
+        return stated
+
+    def finish(self, prepared: Prepared | None, area: str, staged: Sequence[StagedPartition]) -> None:
+        """Removes what a publish leaves behind. What fails here is left to a sweep."""
+        with contextlib.suppress(Exception):
+            if prepared is not None and not prepared.whole:
+                self._repository.delete_branch(prepared.branch)
+            else:
+                self.delete_branch(area)
+            for part in staged:
+                self._cached(part.digest).unlink(missing_ok=True)
+
+    def discard(self, staged: StagedPartition) -> None:
+        """Takes a partition off its branch, and the branch away with the last one."""
+        repository = self._repository
+        path = part_path(staged.table, staged.partition)
+        self._cached(staged.digest).unlink(missing_ok=True)
+        if repository.head(staged.area) is None or (found := repository.stat(staged.area, path)) is None:
+            return
+        base = self._base(repository.head(staged.area) or "")
+        self._lose(staged.area, f"{staged.area}-{staged.partition}", [found])
+        repository.delete(staged.area, [path])
+        repository.commit(staged.area, f"discarded {staged.partition}", {_BASE: base})
+        left = [each for each in repository.changes(staged.area) if repository.stat(staged.area, each) is not None]
+        if set(left) <= {schema_path(staged.table)}:
+            self.delete_branch(staged.area)
+
+    def delete_branch(self, branch: str) -> None:
+        """Deletes a run's branch, and the bytes that only it names."""
+        self._lose(branch, branch, list(self.uploads(branch)))
+        self._repository.delete_branch(branch)
+
+    def uploads(self, branch: str) -> Iterator[Stored]:
+        """The objects of a branch that main has not."""
+        repository = self._repository
+        for path in sorted({*repository.changes(branch), *repository.uncommitted(branch)}):
+            if (found := repository.stat(branch, path)) is not None:
+                yield found
+
+    def _lose(self, branch: str, name: str, found: Sequence[Stored]) -> None:
+        """Removes bytes that are about to lose their last name, or writes them down where that cannot be done.
+
+        Never those that a commit of main names, at whatever time.
+        """
+        own = [each for each in found if each.metadata.get("run", branch) == branch]
+        head = self._repository.head(branch) if own else None
+        if head is None:
+            return
+        merged = [
+            entry.id
+            for entry in self._repository.log(MAIN, stop_at=self._base(head))
+            if entry.metadata.get(AREA) == branch
+        ]
+        for commit in merged:
+            kept = {stored.address for each in own if (stored := self._repository.stat(commit, each.path)) is not None}
+            own = [each for each in own if each.address not in kept]
+        if not own:
+            return
+        if self._blocks.reachable:
+            self._blocks.remove(each.address for each in own)
+        else:
+            self._records.drop(name, own)
+
+    # -- files on this machine -------------------------------------------------------------------------------------
+
+    def _cached(self, digest: str) -> Path:
+        return self._cache / f"{digest}.parquet"
+
+    def _temporary(self) -> Path:
+        self._cache.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._cache, suffix=".tmp")
+        os.close(handle)
+        return Path(name)
+
+
+def _columns(frame: pl.DataFrame) -> bytes:
+    """A Parquet file of no rows: names and types, and nothing else."""
+    buffer = io.BytesIO()
+    frame.clear().write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _checksum(path: Path) -> str:
+    """lakeFS's checksum of an object is its MD5."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _spoiled(staged: StagedPartition) -> IntegrityError:
+    return IntegrityError(explain(_where(staged), "the staged bytes are not what was staged", remedy="land it again"))
+
+
+def _where(staged: StagedPartition) -> str:
+    return f"{staged.use_case}/{staged.table}/{checked_key(staged.partition)}"
