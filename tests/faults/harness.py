@@ -1,11 +1,10 @@
-"""What the fault tests share: states to compare, failpoints as gates, servers behind a proxy, short patience."""
+"""What the fault tests share: states to compare, failpoints as gates, short patience with a server."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,8 @@ import pytest
 from pipelines.failpoints import failpoint
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import SnapshotRef, StagedPartition
-from tests.contracts.stores import BACKENDS, RUN, audit, content, frame, open_store
-from tests.faults.proxy import Proxy, proxying
-
-#: The environment variable that names each backend's server.
-ENDPOINTS = {
-    "delta-s3": "AWS_ENDPOINT_URL",
-    "lakefs": "OVERNIGHT_LAKEFS_ENDPOINT",
-    "lakefs-s3": "OVERNIGHT_LAKEFS_ENDPOINT",
-}
-#: Backends that talk to a server.
-REMOTE = tuple(backend for backend in BACKENDS if backend in ENDPOINTS)
+from tests.contracts.stores import RUN, audit, content, frame, lakefs_store, open_store
+from tests.servers.lakefs import server_of
 
 
 def record(store: SnapshotStore, table: str = "rows") -> dict[str, Any]:
@@ -35,14 +25,6 @@ def record(store: SnapshotStore, table: str = "rows") -> dict[str, Any]:
         "partitions": {} if head is None else store.partitions(head),
         "history": [commit.model_dump(exclude={"snapshot", "at"}) for commit in store.history(table)],
     }
-
-
-def clean(tmp_path: Path, *puts: tuple[str, tuple[float, ...]]) -> dict[str, Any]:
-    """The record of a run without faults: the same on every backend, so made on the quickest."""
-    store = open_store("delta", tmp_path / "clean")
-    for partition, values in puts:
-        publish(store, {partition: values})
-    return record(store)
 
 
 def publish(
@@ -68,20 +50,21 @@ def on_failpoints(patch: pytest.MonkeyPatch, hook: Callable[[str], None]) -> Non
             patch.setattr(module, "failpoint", hook)
 
 
-def be_impatient(patch: pytest.MonkeyPatch, backend: str) -> None:
-    """Makes clients give up after a second or two, so that a test can wait for it."""
-    if backend.endswith("-s3") and backend.startswith("delta"):
-        import pipelines.backends.delta_s3 as s3
+def impatient(backend: str, root: Path, endpoint: str, patch: pytest.MonkeyPatch) -> SnapshotStore:
+    """A store that talks to its server at another address, and gives up within a second or so.
 
-        patch.setattr(s3, "_ATTEMPTS", 2)
-        patch.setattr(s3, "_READ_SECONDS", 1)
-        patch.setattr(s3, "_CONNECT_SECONDS", 1)
+    To be used while the patch lasts.
+    """
+    if backend.startswith("lakefs"):
+        return lakefs_store(backend, root, endpoint=endpoint, timeout=0.4, deadline=0.8)
+    import pipelines.backends.delta_s3 as s3
+
+    patch.setattr(s3, "_ATTEMPTS", 2)
+    patch.setattr(s3, "_READ_SECONDS", 0.4)
+    patch.setenv("AWS_ENDPOINT_URL", endpoint)
+    return open_store(backend, root)
 
 
-@contextmanager
-def spoiled(backend: str, patch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy before the backend's server. Stores that are opened, and first used, from now on talk through it."""
-    name = ENDPOINTS[backend]
-    with proxying(os.environ[name]) as proxy:
-        patch.setenv(name, proxy.endpoint)
-        yield proxy
+def endpoint(backend: str) -> str:
+    """Where the backend's server listens."""
+    return server_of(backend).endpoint if backend.startswith("lakefs") else os.environ["AWS_ENDPOINT_URL"]

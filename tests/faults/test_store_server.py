@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +14,8 @@ from pipelines.errors import TransientError
 from pipelines.ports import SnapshotStore
 from pipelines.records import StagedPartition
 from tests.contracts.stores import RUN, audit, content, open_store, put, stage
-from tests.faults.harness import REMOTE, be_impatient, clean, record, spoiled
-from tests.faults.proxy import Kind, Request
+from tests.faults.harness import endpoint, impatient, record
+from tests.faults.proxy import Kind, Proxy, Request, proxying
 
 #: Every request of a publish that changes something: method and path.
 STEPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -22,6 +24,13 @@ STEPS: dict[str, dict[str, tuple[str, str]]] = {
         "copy": ("PUT", r"/rows/partition(=|%3D)"),
         "commit": ("PUT", r"/rows/_delta_log/\d+\.json"),
         "clean up": ("DELETE", r"/_staging/"),
+    },
+    "lakefs": {
+        "branch": ("POST", r"/branches$"),
+        "upload": ("POST", r"/branches/run-[^/]*/objects\?"),
+        "commit": ("POST", r"/branches/run-[^/]*/commits"),
+        "merge": ("POST", r"/refs/[^/]*/merge/main"),
+        "clean up": ("DELETE", r"/branches/run-"),
     },
 }
 #: Kind of fault, how many requests it spoils, and whether held requests reach the server before the call is repeated
@@ -35,76 +44,92 @@ FAULTS: dict[str, tuple[Kind, int | None, bool]] = {
     "done after the call was repeated": ("late", 1, False),
     "done before the call is repeated": ("late", None, True),
 }
-_CASES = [
-    pytest.param(backend, step, fault, id=f"{backend}-{step}-{fault}")
-    for backend in REMOTE
-    for step in STEPS[backend]
-    for fault in FAULTS
-]
-_BEFORE = {"2013-01-01": [1.0], "2013-01-02": [5.0]}
-_AFTER = {"2013-01-01": [1.0], "2013-01-02": [7.0, 8.0]}
-_PUTS = (("2013-01-01", (1.0,)), ("2013-01-02", (5.0,)), ("2013-01-02", (7.0, 8.0)))
+#: Each of them, where rows become visible; elsewhere one of each kind.
+_DECISIVE = {"delta-s3": "commit", "lakefs": "merge"}
+_SOME = ("503 once", "every reply lost", "dead after the work", "done before the call is repeated")
+_CASES = [pytest.param(backend, step, id=f"{backend}-{step}") for backend in STEPS for step in STEPS[backend]]
 
 
 @dataclass
 class Task:
-    """A task that stages and publishes, and is run again until it succeeds, each time in a new process' store."""
+    """A task that stages and publishes, and is tried again, each time in a new process, until it succeeds."""
 
-    backend: str
-    root: Path
+    values: tuple[float, ...]
     staged: StagedPartition | None = None
 
-    def run(self) -> None:
-        store = open_store(self.backend, self.root)
+    def run(self, store: SnapshotStore) -> None:
         if self.staged is None:
-            self.staged = stage(store, "2013-01-02", 7, 8)
+            self.staged = stage(store, "2013-01-02", *self.values)
         store.publish("rows", [self.staged], [audit(self.staged)], RUN)
 
 
-@pytest.fixture
-def direct(backend: str, tmp_path: Path) -> SnapshotStore:
-    """A store that goes past the proxy: what the server really holds."""
-    store = open_store(backend, tmp_path)
-    put(store, "2013-01-01", 1)
-    put(store, "2013-01-02", 5)
-    return store
+@pytest.fixture(scope="module")
+def before_server() -> Iterator[Callable[[str], Proxy]]:
+    """The proxy before a backend's server."""
+    with ExitStack() as running:
+        proxies: dict[str, Proxy] = {}
+
+        def of(backend: str) -> Proxy:
+            if backend not in proxies:
+                proxies[backend] = running.enter_context(proxying(endpoint(backend)))
+            return proxies[backend]
+
+        yield of
 
 
-@pytest.mark.parametrize(("backend", "step", "fault"), _CASES, indirect=["backend"])
+@pytest.mark.parametrize(("backend", "step"), _CASES, indirect=["backend"])
 def test_a_publish_succeeds_or_can_be_repeated_whatever_the_server_does(
-    backend: str, step: str, fault: str, direct: SnapshotStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str,
+    step: str,
+    tmp_path: Path,
+    before_server: Callable[[str], Proxy],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kind, times, before_repeat = FAULTS[fault]
-    be_impatient(monkeypatch, backend)
-    task = Task(backend, tmp_path)
-    with spoiled(backend, monkeypatch) as proxy:
-        proxy.spoil(*STEPS[backend][step], kind, times=times)
-        try:
-            task.run()
-        except TransientError:
-            assert content(direct) in (_BEFORE, _AFTER)
-        seen = proxy.requests()
-        assert any(request.fate == kind for request in seen), f"no such request in {seen}"
-        proxy.heal()
+    """One table suffers every fault, and is compared with one that suffers none."""
+    proxy, wanted, direct = (
+        before_server(backend),
+        open_store("delta", tmp_path / "clean"),
+        open_store(backend, tmp_path),
+    )
+    for store in (wanted, direct):
+        put(store, "2013-01-01", 1)
+    for number, fault in enumerate(FAULTS if step == _DECISIVE[backend] else _SOME):
+        kind, times, before_repeat = FAULTS[fault]
+        old = content(direct)
+        put(wanted, "2013-01-02", number, number)
+        new = content(wanted)
+        task = Task((number, number))
+        for _ in range(5):  # on a busy machine the client may give up before it comes to this step
+            with monkeypatch.context() as patch:
+                proxy.spoil(*STEPS[backend][step], kind, times=times)
+                try:
+                    task.run(impatient(backend, tmp_path, proxy.endpoint, patch))
+                except TransientError:
+                    assert content(direct) in (old, new), fault
+            proxy.heal()
+            if any(request.fate == kind for request in proxy.requests()):
+                break
+        else:
+            raise AssertionError(f"{fault}: no such request was made")
         if before_repeat:
             proxy.release()
-            assert content(direct) in (_BEFORE, _AFTER)
-        task.run()
-        assert content(direct) == _AFTER
+            assert content(direct) in (old, new), fault
+        task.run(open_store(backend, tmp_path))
+        assert content(direct) == new, fault
         proxy.release()
-    assert record(direct) == clean(tmp_path, *_PUTS)
-    put(direct, "2013-01-02", 9)
-    assert record(direct) == clean(tmp_path / "and", *_PUTS, ("2013-01-02", (9.0,)))
+        assert record(direct) == record(wanted), fault
 
 
-@pytest.mark.parametrize("backend", REMOTE, indirect=True)
+@pytest.mark.parametrize("backend", STEPS, indirect=True)
 def test_the_steps_are_all_that_a_publish_changes(
-    backend: str, direct: SnapshotStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str, tmp_path: Path, before_server: Callable[[str], Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a fault at a step that nobody thought of goes untested."""
-    with spoiled(backend, monkeypatch) as proxy:
-        Task(backend, tmp_path).run()
-        changes = [request for request in proxy.requests() if request.method not in ("GET", "HEAD")]
+    proxy = before_server(backend)
+    put(open_store(backend, tmp_path), "2013-01-01", 1)
+    proxy.requests()
+    Task((2.0,)).run(impatient(backend, tmp_path, proxy.endpoint, monkeypatch))
+    changes = [request for request in proxy.requests() if request.method not in ("GET", "HEAD")]
     assert {_step(backend, request) for request in changes} == set(STEPS[backend])
 
 
