@@ -1,7 +1,8 @@
 """The Delta logs of one use case: which files a version of a table holds, and how a new version is committed.
 
-A commit is made by hand (ADR 0002). Every partition that it touches has a transaction counter, read from the version
-that was decided on: two writers of one partition conflict even when both only add.
+A commit is made by hand (ADR 0002). Every partition that it touches has a transaction counter, set to one more than the
+version that was decided on: two writers of one partition conflict even when both only add. (Delta compares names of
+counters, not numbers; reading the old number back costs delta-rs a replay of the log for each partition.)
 """
 
 from __future__ import annotations
@@ -203,9 +204,7 @@ class DeltaLog:
                     commit_properties=CommitProperties(
                         custom_metadata={_NOTE: text},
                         max_commit_retries=0 if alone else _RETRIES,
-                        app_transactions=[
-                            Transaction(name, (delta.transaction_version(name) or 0) + 1) for name in touched
-                        ],
+                        app_transactions=[Transaction(name, base + 1) for name in touched],
                     ),
                 )
             except CommitFailedError:
