@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
+from pipelines.backends.lakefs import LakeFSStore
 from pipelines.failpoints import failpoint
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import SnapshotRef, StagedPartition
-from tests.contracts.stores import RUN, audit, content, frame, lakefs_store, open_store
+from tests.contracts.stores import RUN, audit, content, frame, lakefs_store, open_store, repository
 from tests.servers.lakefs import server_of
 
 
@@ -68,3 +70,51 @@ def impatient(backend: str, root: Path, endpoint: str, patch: pytest.MonkeyPatch
 def endpoint(backend: str) -> str:
     """Where the backend's server listens."""
     return server_of(backend).endpoint if backend.startswith("lakefs") else os.environ["AWS_ENDPOINT_URL"]
+
+
+def tamper(
+    store: SnapshotStore, staged: StagedPartition, change: Callable[[bytes], bytes | None], *, deep: bool
+) -> None:
+    """Changes a staged file behind the store's back; `change` gives its new bytes, or None for a file that is gone.
+
+    Args:
+        deep: in lakeFS's block store instead of through its API. The other backends know one way only.
+    """
+    if isinstance(store, LakeFSStore):
+        lake, path = repository(store), f"{staged.table}/partition={staged.partition}/part.parquet"
+        found = lake.stat(staged.area, path)
+        assert found is not None
+        if not deep:
+            content = change(lake.read(staged.area, path) or b"")
+            if content is None:
+                lake.delete(staged.area, [path])
+            else:
+                lake.upload(staged.area, path, content, found.metadata)
+            lake.commit(staged.area, "tampered with")
+            return
+        uri = f"{lake.namespace}/data/{found.address.rpartition('/data/')[2]}"
+        if not uri.startswith("s3://"):
+            uri = str(_blocks(store) / uri.removeprefix("local://"))
+    else:
+        uri = f"{staged.area}/{staged.digest}.parquet"
+    if uri.startswith("s3://"):
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        client = boto3.client("s3")
+        content = change(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        if content is None:
+            client.delete_object(Bucket=bucket, Key=key)
+        else:
+            client.put_object(Bucket=bucket, Key=key, Body=content)
+        return
+    file, content = Path(uri), change(Path(uri).read_bytes())
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+
+
+def _blocks(store: LakeFSStore) -> Path:
+    folder = store._blocks._folder
+    if folder is None:
+        pytest.skip("this lakeFS server's block folder is not on this machine")
+    return folder

@@ -50,8 +50,8 @@ def _play(
     stage = Stage(monkeypatch, lambda: open_store(backend, tmp_path))
     base = 1.0 if found == "a part" else None
     values = [float(10 + number) for number in range(publishers)]
-    wanted: dict[str, object] = {}
-    seen: dict[str, object] = {}
+    wanted: dict[str, tuple[list[str], list[float], int]] = {}
+    seen: dict[str, tuple[list[str | None], list[float], str]] = {}
     if found != "no table":
         put(reader, "other", 0)
     orders = interleavings(publishers, len(steps))
@@ -65,9 +65,10 @@ def _play(
         assert "won" in winners
         last = [values[who] for who in order if winners[who] == "won"][-1]
         wanted[key] = winners, [last], winners.count("won") + (base is not None)
-        commits = sum(key in commit.partitions for commit in reader.history(table))
         head = reader.head(table)
         assert head is not None
         rows = reader.scan(head, [key], ["value"]).collect().get_column("value").to_list()
-        seen[key] = outcomes, rows, commits
-    assert seen == wanted
+        seen[key] = outcomes, rows, table
+    history = {table: reader.history(table) for table in {table for _, _, table in seen.values()}}
+    commits = {key: sum(key in commit.partitions for commit in history[seen[key][2]]) for key in seen}
+    assert {key: (*seen[key][:2], commits[key]) for key in seen} == wanted
