@@ -195,17 +195,12 @@ class Repository:
         answer = self._call("POST", place, query={"path": path}, content=content, headers=headers)
         return _stored(branch, {"metadata": metadata, **answer.json()})
 
-    def link(self, branch: str, found: Stored) -> None:
-        """Puts an object of another ref on a branch, under the same path, without copying a byte."""
-        body = {
-            # On local blocks the server tells its own path, and takes only one below the namespace.
-            "physical_address": f"{self.namespace}/data/{found.address.rpartition('/data/')[2]}",
-            "checksum": found.checksum,
-            "size_bytes": found.size,
-            "metadata": dict(found.metadata),
-            "content_type": "application/octet-stream",
-        }
-        self._call("PUT", self._at(f"/branches/{quote(branch)}/objects"), query={"path": found.path}, body=body)
+    def copy(self, branch: str, found: Stored) -> None:
+        """Puts a copy of another ref's object on a branch, under the same path; the server copies the bytes."""
+        body = {"src_path": found.path, "src_ref": found.ref}
+        self._call(
+            "POST", self._at(f"/branches/{quote(branch)}/objects/copy"), query={"dest_path": found.path}, body=body
+        )
 
     def delete(self, branch: str, paths: Sequence[str]) -> None:
         """Deletes objects from a branch, uncommitted; nothing happens to those that are not there."""

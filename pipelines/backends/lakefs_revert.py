@@ -1,4 +1,4 @@
-"""Back to an earlier snapshot, in one new merge: names change, no byte is copied."""
+"""Back to an earlier snapshot, in one new merge."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def revert(
     branch = run_branch(to.table)
     repository.create_branch(branch, main)
     for stored in back.values():
-        repository.link(branch, stored)
+        repository.copy(branch, stored)
     repository.delete(branch, [part_path(to.table, key) for key in removed])
     repository.commit(branch, f"{to.table} as of {to.version[:12]}", {"overnight.base": main})
     source = repository.head(branch)

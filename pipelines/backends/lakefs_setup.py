@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import secrets
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +45,8 @@ class Setup:
             return
         repository = self._repository
         if repository.head(RECORDS) is None:  # the last thing that is made
-            repository.create(self._namespace)
+            # lakeFS refuses a namespace that any repository, or an attempt to make one, has used before.
+            repository.create(f"{self._namespace}-{secrets.token_hex(4)}")
             self._install_gate()
             self._protect()
             root = repository.head(MAIN)

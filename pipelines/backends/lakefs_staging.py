@@ -190,7 +190,7 @@ class Staging:
         repository.create_branch(branch, base)
         for path in sorted(wanted | (found & {schema})):
             if (stored := repository.stat(head, path)) is not None:
-                repository.link(branch, stored)
+                repository.copy(branch, stored)
         repository.commit(branch, f"{len(parts)} partitions of {area}", {_BASE: base})
         source = repository.head(branch)
         assert source is not None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipelines.errors import AuditError, ConflictError, IntegrityError, NotFoundError, SchemaMismatch
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import Check, SnapshotRef
-from tests.contracts.stores import EXAMPLES, RUN, audit, content, interpose, open_store, put, spoil, stage
+from tests.contracts.stores import EXAMPLES, RUN, audit, content, frame, interpose, open_store, put, spoil, stage
 
 
 def test_a_staged_partition_is_invisible_until_it_is_published(store: SnapshotStore) -> None:
@@ -56,7 +56,7 @@ def test_going_back_to_earlier_bytes_is_a_new_commit(store: SnapshotStore) -> No
 
 
 def test_many_partitions_are_published_in_one_commit_with_every_audit(store: SnapshotStore) -> None:
-    staged = [stage(store, f"2013-01-{day:02d}", day) for day in range(1, 11)]
+    staged = store.stage("rows", [Draft(partition=f"2013-01-{day:02d}", frame=frame(day)) for day in range(1, 11)], RUN)
     done = store.publish("rows", staged, [audit(part) for part in staged], RUN, provenance={"why": "history"})
     (commit,) = store.history("rows")
     assert commit.snapshot == done.snapshot
