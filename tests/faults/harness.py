@@ -20,7 +20,7 @@ from tests.servers.lakefs import server_of
 
 
 def record(store: SnapshotStore, table: str = "rows") -> dict[str, Any]:
-    """Everything about a table that does not depend on the clock or the backend: two equal records, two equal states."""
+    """Everything about a table that depends on neither the clock nor the backend: equal records, equal states."""
     head = store.head(table)
     return {
         "rows": content(store, table),

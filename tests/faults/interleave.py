@@ -8,13 +8,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-import pytest
+from typing import TYPE_CHECKING
 
 from pipelines.errors import ConflictError
 from pipelines.ports import SnapshotStore
 from tests.contracts.stores import RUN, audit, stage
 from tests.faults.harness import on_failpoints
+
+if TYPE_CHECKING:
+    import pytest
 
 STAGE, VERIFY, PREPARE, COMMIT = "stage", "verify", "prepare", "commit"
 #: Where a publisher waits after a step; the last step has no gate.

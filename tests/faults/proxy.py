@@ -104,7 +104,7 @@ def proxying(upstream: str) -> Iterator[Proxy]:
             process.kill()
 
 
-# -- in the proxy's process ----------------------------------------------------------------------------------------------
+# -- in the proxy's process ------------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)

@@ -28,10 +28,10 @@ def _another(raw: bytes) -> bytes:
 _CHANGES: dict[str, Callable[[bytes], bytes | None]] = {
     "flipped": _flipped,
     "cut short": lambda raw: raw[:-1],
-    "made empty": lambda raw: b"",
+    "made empty": lambda _: b"",
     "made longer": lambda raw: raw + b"0",
     "replaced by another valid file": _another,
-    "removed": lambda raw: None,
+    "removed": lambda _: None,
 }
 
 
