@@ -32,6 +32,8 @@ MAIN = "main"
 _PAGE = 1000
 _CHUNK = 1 << 20
 _META = "x-lakefs-meta-"
+#: With 400, as if the caller were to blame: what the server says when its own storage fails, such as a full disk.
+_WRITE_FAILED = "failed to write to storage"
 _COMMIT = re.compile("[0-9a-f]{64}")
 
 
@@ -346,7 +348,7 @@ class Repository:
                     remedy="check OVERNIGHT_LAKEFS_ACCESS_KEY_ID and OVERNIGHT_LAKEFS_SECRET_ACCESS_KEY",
                 )
             )
-        if answer.status == 429 or answer.status >= 500:
+        if answer.status == 429 or answer.status >= 500 or _WRITE_FAILED in text:
             raise Unanswered(f"{answer.status} {text}".strip())
         raise Refused(answer.status, text)
 
@@ -381,7 +383,12 @@ class Repository:
         return wait
 
     def unavailable(self, problem: str) -> UnavailableError:
-        """The error for a server that does not answer as it should."""
+        """The error for a server that does not answer as it should; it says so when the server's disk is full."""
+        if "no space left on device" in problem:
+            remedy = "free some space and run it again"
+            return UnavailableError(
+                explain(f"lakeFS {self.server.endpoint}", f"its disk is full ({problem})", remedy=remedy)
+            )
         return UnavailableError(
             explain(
                 f"lakeFS {self.server.endpoint}",
@@ -409,11 +416,12 @@ class Repository:
 
 
 def _said(body: bytes) -> str:
-    """The message in an error's body, cut short; a proxy's page says nothing to us."""
+    """The message in an error's body, cut short in the middle; a proxy's page says nothing to us."""
     try:
-        return str(json.loads(body)["message"])[:500]
+        text = str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
         return ""
+    return text if len(text) <= 500 else f"{text[:200]} ... {text[-300:]}"  # what caused it stands at the end
 
 
 def _stored(ref: str, found: Mapping[str, Any]) -> Stored:
