@@ -1,6 +1,7 @@
 """A program that publishes on a small disk which is full at one point after the other, and says what it saw (JSON).
 
-`python -m tests.faults.full_disk <mount point>`; for `test_store_disk_full.py`.
+`python -m tests.faults.full_disk <backend> <where the small disk is> <a folder on a large one>`, for
+`test_store_disk_full.py`. Delta has everything on the small disk, lakeFS the server's blocks.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any
 from pipelines.errors import OvernightError
 from pipelines.ports import SnapshotStore
 from pipelines.records import StagedPartition
-from tests.contracts.stores import RUN, audit, open_store, put, stage
+from tests.contracts.stores import RUN, audit, lakefs_store, open_store, put, stage
 from tests.faults.harness import record
+from tests.servers.lakefs import _serving, _told
 
 #: Enough distinct numbers for a file of several pages: the disk is full in the middle of it, too.
 _ROWS = 2000
@@ -43,9 +45,9 @@ def only(disk: Path, *, pages: int | None = None, files: int | None = None) -> I
         ballast.rmdir()
 
 
-def attempt(store: SnapshotStore, disk: Path, number: int, room: dict[str, int]) -> dict[str, Any]:
+def attempt(store: SnapshotStore, disk: Path, values: list[float], room: dict[str, int]) -> dict[str, Any]:
     """Publishes on the nearly full disk, and again when there is room."""
-    before, values = record(store), [float(number * _ROWS + row) for row in range(_ROWS)]
+    before = record(store)
     staged: StagedPartition | None = None
     result: dict[str, Any] = {"room": room, "failed": None}
     with only(disk, **room):
@@ -63,14 +65,29 @@ def attempt(store: SnapshotStore, disk: Path, number: int, room: dict[str, int])
     return result | {"rows": rows, "commits": len(after["history"]) - len(before["history"])}
 
 
-def main(disk: Path) -> None:
+@contextmanager
+def opened(backend: str, disk: Path, folder: Path) -> Iterator[SnapshotStore]:
+    """A store whose bytes lie on the small disk."""
+    if backend == "delta":
+        yield open_store(backend, disk / "store")
+        return
+    blocks = disk / "blocks"
+    environment = {"LAKEFS_BLOCKSTORE_TYPE": "local", "LAKEFS_BLOCKSTORE_LOCAL_PATH": str(blocks)}
+    with _serving(folder / "server", environment, "local://overnight", str(blocks)) as server, _told(backend, server):
+        yield lakefs_store(backend, folder, deadline=0.5)
+
+
+def main(backend: str, disk: Path, folder: Path) -> None:
     """Fills the disk to each point in turn."""
-    store = open_store("delta", disk / "store")
-    put(store, "2013-01-01", 1)
-    put(store, "2013-01-02", 5)
+    rows = _ROWS if backend == "delta" else 1
     rooms = [{"pages": pages} for pages in range(12)] + [{"files": files} for files in range(8)]
-    print(json.dumps([attempt(store, disk, number, room) for number, room in enumerate(rooms)]))
+    with opened(backend, disk, folder) as store:
+        put(store, "2013-01-01", 1)
+        put(store, "2013-01-02", 5)
+        for number, room in enumerate(rooms):
+            values = [float(10 + number * rows + row) for row in range(rows)]
+            print(json.dumps(attempt(store, disk, values, room)))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
