@@ -15,8 +15,8 @@ from tests.faults.harness import publish, record
 from tests.faults.worker import Worker, pair, values
 
 _KILLS = 15
-#: Publishes that a worker is asked for: three that the killed one before it was asked for, and three new ones.
-_EACH, _NEW = 6, 3
+#: Publishes that a worker is asked for: two that the killed one before it was asked for, and two new ones.
+_EACH, _NEW = 4, 2
 
 
 def test_a_loop_of_publishes_killed_at_any_moment_and_run_again_ends_like_a_clean_run(
