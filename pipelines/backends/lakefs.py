@@ -19,37 +19,32 @@ import polars as pl
 
 from pipelines.audits import audits_of
 from pipelines.backends.lakefs_blocks import Blocks
-from pipelines.backends.lakefs_client import MAIN, Repository, Server, Stored
+from pipelines.backends.lakefs_client import MAIN, Repository, Stored
+from pipelines.backends.lakefs_http import Server
 from pipelines.backends.lakefs_layout import (
     Held,
     checked_table,
-    digest_of,
     folder,
     part_path,
     published,
     repository_name,
     schema_path,
 )
-from pipelines.backends.lakefs_merge import NOTE, merge, notes
+from pipelines.backends.lakefs_merge import AUDIT, notes
+from pipelines.backends.lakefs_publish import Publishing
 from pipelines.backends.lakefs_records import Records
 from pipelines.backends.lakefs_removal import UNFINISHED, Removal
 from pipelines.backends.lakefs_revert import revert
 from pipelines.backends.lakefs_setup import Setup
-from pipelines.backends.lakefs_staging import Prepared, Staging
+from pipelines.backends.lakefs_staging import Staging
 from pipelines.errors import (
-    ConflictError,
     NotFoundError,
-    SchemaMismatch,
     SpecError,
-    TerminalError,
     explain,
 )
-from pipelines.failpoints import failpoint
 from pipelines.ports import Draft
 from pipelines.records import (
-    Audit,
     Commit,
-    CommitNote,
     Finding,
     Pin,
     Publication,
@@ -93,8 +88,10 @@ class LakeFSStore:
         self._repository = Repository(server, repository_name(use_case, prefix))
         self._setup = Setup(self._repository, f"{storage.rstrip('/')}/{self._repository.name}", gate)
         self._records = Records(self._repository)
+        self._audited: set[str] = set()
         self._blocks = Blocks(self._repository, blocks)
         self._staging = Staging(self._repository, self._records, self._blocks, cache, use_case)
+        self._publishing = Publishing(self._repository, self._records, self._staging, use_case)
         self._removal = Removal(self._repository, self._records, self._blocks, self._staging, cache)
 
     # -- staging ---------------------------------------------------------------------------------------------------
@@ -127,111 +124,18 @@ class LakeFSStore:
         kind: Literal["publish", "erase"] = "publish",
     ) -> Publication:
         audits = audits_of(self._use_case, table, staged, reports)
-        area = self._area(table, staged)
-        prepared: Prepared | None = None
-        for _ in range(_ATTEMPTS):
-            version = self._main(table)
-            now = self._present(version, table, [part.partition for part in staged])
-            changed = [part for part in staged if now[part.partition] != part.digest]
-            self._refuse_losers(table, changed, now, absent=absent)
-            if not changed:
-                break
-            prepared = self._staging.prepare(table, area, changed)
-            self._staging.verify(prepared.source, changed)
-            self._refuse_other_columns(table, version, prepared, changed)
-            failpoint("publish.verified")
-            note = _note(kind, table, run, changed, audits, provenance)
-            failpoint("publish.linked")
-            where = f"{self._use_case}/{table}"
-            merged = merge(self._repository, where, prepared.source, prepared.base, area, note)
-            if merged is not None:
-                version = merged
-                failpoint("publish.committed")
-                break
-        else:
-            raise ConflictError(explain(f"{self._use_case}/{table}", f"{_ATTEMPTS} merges lost to other writers"))
-        self._staging.finish(prepared, area, staged)
-        names = {part.partition for part in changed}
+        version, changed = self._publishing.publish(
+            table, staged, audits, run, provenance=provenance or {}, absent=absent, kind=kind
+        )
         done = {
             part.partition: PublishedPartition(partition=part.partition, digest=part.digest, rows=part.rows)
             for part in staged
         }
         return Publication(
             snapshot=self._ref(table, version),
-            published=tuple(done[name] for name in sorted(names)),
-            unchanged=tuple(done[name] for name in sorted(done.keys() - names)),
+            published=tuple(done[name] for name in sorted(changed)),
+            unchanged=tuple(done[name] for name in sorted(done.keys() - changed)),
         )
-
-    def _area(self, table: str, staged: Sequence[StagedPartition]) -> str:
-        areas = sorted({part.area for part in staged})
-        if len(areas) > 1:
-            raise TerminalError(
-                explain(
-                    f"{self._use_case}/{table}",
-                    f"one publish of what {len(areas)} calls of stage wrote",
-                    allowed="partitions of one call, all of them or some",
-                    remedy="stage them in one call, or publish them one call after the other",
-                )
-            )
-        return areas[0]
-
-    def _main(self, table: str) -> str:
-        version = self._repository.head(MAIN)
-        if version is None:
-            raise NotFoundError(explain(f"{self._use_case}/{table}", "nothing was ever staged here"))
-        return version
-
-    def _present(self, version: str, table: str, keys: Sequence[str]) -> dict[str, str | None]:
-        """Digests at a commit of main; None also for bytes that were removed."""
-        found, gone = Held(self._repository, version, table).many(keys), self._records.removed()
-        return {
-            key: None if stored is None or stored.address in gone else digest_of(stored)
-            for key, stored in found.items()
-        }
-
-    def _refuse_losers(
-        self, table: str, changed: Sequence[StagedPartition], now: Mapping[str, str | None], *, absent: bool
-    ) -> None:
-        for part in changed:
-            found = now[part.partition]
-            if found == part.base and not (absent and found is not None):
-                continue
-            winner = next(
-                (
-                    entry
-                    for entry in notes(self._repository, self._use_case, table)
-                    if part.partition in _touched(entry)
-                ),
-                None,
-            )
-            who = "another run" if winner is None else f"run {winner.run.run_id!r} of {winner.run.dag_id!r}"
-            raise ConflictError(
-                explain(
-                    f"{self._use_case}/{table}/{part.partition}",
-                    f"{who} published it already" if absent else f"{who} published other rows since this was staged",
-                    remedy="stage it again: clear the run from its first task",
-                )
-            )
-
-    def _refuse_other_columns(
-        self, table: str, version: str, prepared: Prepared, changed: Sequence[StagedPartition]
-    ) -> None:
-        for part in changed:
-            stated = self._staging.other_columns(table, version, prepared, part)
-            if stated is None:
-                continue
-            # Another Polars may have written the same columns as other bytes.
-            schema = pl.read_parquet_schema(self._staging.local(part))
-            allowed = pl.read_parquet_schema(io.BytesIO(stated))
-            if list(schema.items()) != list(allowed.items()):
-                raise SchemaMismatch(
-                    explain(
-                        f"{self._use_case}/{table}/{part.partition}",
-                        f"the partition's columns are {_shown(schema)}",
-                        allowed=f"the published table's: {_shown(allowed)}",
-                        remedy="publish a changed schema under a new table or use case name",
-                    )
-                )
 
     def revert(self, to: SnapshotRef, run: RunInfo, *, reason: str) -> Publication:  # noqa: D102
         target = self._readable(to, self._held(to).all())
@@ -249,6 +153,9 @@ class LakeFSStore:
     def head(self, table: str) -> SnapshotRef | None:  # noqa: D102
         part_path(table, "any")
         version = self._repository.head(MAIN)
+        if version is not None and not self._is_audited(version):
+            # Somebody merged by hand and past the gate: what they brought is nobody's to read.
+            version = next((entry.id for entry in self._repository.log(MAIN) if AUDIT in entry.metadata), None)
         if version is None or not self._any(version, table):
             return None
         return self._ref(table, version)
@@ -291,10 +198,18 @@ class LakeFSStore:
         """
         if (snapshot.store, snapshot.use_case) == ("lakefs", self._use_case):
             checked_table(snapshot.table)
-            commit = self._repository.get_commit(snapshot.version)
-            if commit is not None and NOTE in commit.metadata and self._any(commit.id, snapshot.table):
-                return Held(self._repository, commit.id, snapshot.table)
+            if self._is_audited(snapshot.version) and self._any(snapshot.version, snapshot.table):
+                return Held(self._repository, snapshot.version, snapshot.table)
         raise NotFoundError(explain(snapshot.id, "there is no such snapshot"))
+
+    def _is_audited(self, version: str) -> bool:
+        """Whether a commit says which audits let it through. It is asked for once: commits do not change."""
+        if version not in self._audited:
+            commit = self._repository.get_commit(version)
+            if commit is None or AUDIT not in commit.metadata:
+                return False
+            self._audited.add(version)
+        return True
 
     def _any(self, version: str, table: str) -> bool:
         return next(self._repository.objects(version, folder(table), amount=1), None) is not None
@@ -432,34 +347,8 @@ def open_store(use_case: str, settings: Settings) -> LakeFSStore:
         ),
         use_case,
         storage=settings.lakefs_storage,
-        gate=settings.project / "include" / "lakefs",
+        gate=settings.lakefs_gate,
         cache=settings.cache / "lakefs",
         blocks=settings.lakefs_blockstore,
         prefix=settings.lakefs_prefix,
     )
-
-
-def _note(
-    kind: Literal["publish", "erase"],
-    table: str,
-    run: RunInfo,
-    changed: Sequence[StagedPartition],
-    audits: Mapping[str, Audit],
-    provenance: Mapping[str, object] | None,
-) -> CommitNote:
-    return CommitNote(
-        kind=kind,
-        table=table,
-        run=run,
-        partitions={part.partition: part.digest for part in changed},
-        audits={part.partition: audits[part.partition] for part in changed},
-        provenance=dict(provenance or {}),
-    )
-
-
-def _touched(entry: CommitNote) -> set[str]:
-    return {*entry.partitions, *entry.removed}
-
-
-def _shown(schema: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())

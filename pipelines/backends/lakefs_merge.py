@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
-from pipelines.backends.lakefs_client import MAIN, LogEntry, Refused, Repository, Unanswered
+from pipelines.backends.lakefs_client import MAIN, LogEntry, Repository
+from pipelines.backends.lakefs_http import Refused, Unanswered
 from pipelines.errors import AuditError, NotFoundError, StrayWriteError, explain
 from pipelines.records import Commit, CommitNote, SnapshotRef
 

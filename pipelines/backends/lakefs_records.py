@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from pipelines.backends.lakefs_client import Refused, Repository, Stored
+from pipelines.backends.lakefs_client import Repository, Stored
+from pipelines.backends.lakefs_http import Refused
 from pipelines.backends.lakefs_layout import RECORDS, checked_key, checked_table
 from pipelines.errors import ConflictError, NotFoundError, explain
 from pipelines.failpoints import failpoint

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from pipelines.backends.lakefs_client import MAIN, Refused, Repository
+from pipelines.backends.lakefs_client import MAIN, Repository
+from pipelines.backends.lakefs_http import Refused
 from pipelines.backends.lakefs_layout import RECORDS, run_branch
 from pipelines.backends.lakefs_merge import AUDIT
 from pipelines.errors import NotFoundError, explain

@@ -8,15 +8,15 @@ import io
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.backends.lakefs_blocks import Blocks
-from pipelines.backends.lakefs_client import MAIN, Refused, Repository, Stored, Unanswered
+from pipelines.backends.lakefs_client import MAIN, Repository, Stored
+from pipelines.backends.lakefs_http import Refused, Unanswered
 from pipelines.backends.lakefs_layout import Held, checked_key, digest_of, part_path, run_branch, schema_path
-from pipelines.backends.lakefs_merge import AREA
 from pipelines.backends.lakefs_records import Records
 from pipelines.errors import IntegrityError, NotFoundError, explain
 from pipelines.failpoints import failpoint
@@ -139,9 +139,7 @@ class Staging:
             return path
         temporary = self._temporary()
         try:
-            with temporary.open("wb") as file:
-                digest = self._digest(staged.area, staged, file.write)
-            if digest != staged.digest:
+            if self._digest(staged.area, staged, temporary) != staged.digest:
                 raise _spoiled(staged)
             temporary.replace(path)
         finally:
@@ -154,24 +152,26 @@ class Staging:
             raise NotFoundError(explain(_where(staged), "what was staged is gone", remedy="land it again"))
         return found
 
-    def _digest(self, ref: str, staged: StagedPartition, also: object = None) -> str:
+    def _digest(self, ref: str, staged: StagedPartition, into: Path | None = None) -> str:
         """SHA-256 of a staged object's bytes as the server gives them now; from the start again if it breaks off."""
         path, wait = part_path(staged.table, staged.partition), self._repository.patience()
         while True:
             digest = hashlib.sha256()
             try:
-                for piece in self._repository.stream(ref, path):
-                    digest.update(piece)
-                    if callable(also):
-                        also(piece)
+                with into.open("wb") if into is not None else contextlib.nullcontext() as file:
+                    for piece in self._repository.stream(ref, path):
+                        digest.update(piece)
+                        if file is not None:
+                            file.write(piece)
                 return digest.hexdigest()
             except Unanswered as error:
-                if also is not None or not wait():
-                    raise self._repository.unavailable(str(error)) from None
+                problem = str(error)
             except Refused:
                 raise NotFoundError(
-                    explain(_where(staged), "the staged bytes are gone", remedy="stage again")
+                    explain(_where(staged), "the staged bytes are gone", remedy="stage it again")
                 ) from None
+            if not wait():
+                raise self._repository.unavailable(problem)
 
     # -- on the way to main ----------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Staging:
             raise NotFoundError(explain(_where(parts[0]), f"the branch {area} is gone", remedy="stage it again"))
         base, schema = self._base(head), schema_path(table)
         wanted = {part_path(table, part.partition) for part in parts}
-        found = set(repository.changes(head))
+        found = set(repository.changes(base, head))
         if found | {schema} == wanted | {schema}:
             return Prepared(source=head, base=base, branch=area, whole=True)
         branch = f"{area}-{secrets.token_hex(4)}"
@@ -201,85 +201,84 @@ class Staging:
         commit = self._repository.get_commit(head)
         return (commit and commit.metadata.get(_BASE)) or self._repository.merge_base(head)
 
-    def verify(self, source: str, parts: Sequence[StagedPartition]) -> None:
+    def verify(self, table: str, source: str, parts: Sequence[StagedPartition]) -> dict[str, Stored]:
         """Reads the bytes that are about to be merged.
 
         Raises:
             IntegrityError: they are not what was staged. NotFoundError: they are gone.
         """
+        held = Held(self._repository, source, table).many([part.partition for part in parts])
+        found: dict[str, Stored] = {}
         for part in parts:
-            if digest_of(self._found(source, part)) != part.digest or self._digest(source, part) != part.digest:
+            stored = held[part.partition]
+            if stored is None:
+                raise NotFoundError(explain(_where(part), "it was discarded or swept", remedy="stage it again"))
+            if digest_of(stored) != part.digest or self._digest(source, part) != part.digest:
                 raise _spoiled(part)
+            found[part.partition] = stored
+        return found
 
-    def other_columns(self, table: str, main: str, prepared: Prepared, part: StagedPartition) -> bytes | None:
-        """A table's stated columns, when a partition was not staged with exactly these; None when it was."""
-        path = schema_path(table)
-        stated = self._repository.read(main, path) or self._repository.read(prepared.source, path)
-        found = self._found(prepared.source, part)
-        if stated is None or hashlib.sha256(stated).hexdigest() == found.metadata.get("columns"):
-            return None
-        return stated
-
-    def finish(self, prepared: Prepared | None, area: str, staged: Sequence[StagedPartition]) -> None:
+    def finish(self, table: str, prepared: Prepared | None, area: str, staged: Sequence[StagedPartition]) -> None:
         """Removes what a publish leaves behind. What fails here is left to a sweep."""
         with contextlib.suppress(Exception):
-            if prepared is not None and not prepared.whole:
-                self._repository.delete_branch(prepared.branch)
-            else:
-                self.delete_branch(area)
             for part in staged:
                 self._cached(part.digest).unlink(missing_ok=True)
+            if prepared is not None and not prepared.whole:
+                self._repository.delete_branch(prepared.branch)
+            done = {part_path(table, part.partition) for part in staged} | {schema_path(table)}
+            own = self._own(area)
+            if all(self._is_on_main(area, path) for path in own - done):
+                self._delete_branch(area, own)
+
+    def _is_on_main(self, area: str, path: str) -> bool:
+        ours, theirs = self._repository.stat(area, path), self._repository.stat(MAIN, path)
+        return ours is None or (theirs is not None and ours.checksum == theirs.checksum)
 
     def discard(self, staged: StagedPartition) -> None:
         """Takes a partition off its branch, and the branch away with the last one."""
         repository = self._repository
         path = part_path(staged.table, staged.partition)
         self._cached(staged.digest).unlink(missing_ok=True)
-        if repository.head(staged.area) is None or (found := repository.stat(staged.area, path)) is None:
+        head, found = repository.head(staged.area), repository.stat(staged.area, path)
+        if head is None or found is None:
             return
-        base = self._base(repository.head(staged.area) or "")
-        self._lose(staged.area, f"{staged.area}-{staged.partition}", [found])
+        base = self._base(head)
+        if path in self._own(staged.area):
+            self._lose(f"{staged.area}-{staged.partition}", [found])
         repository.delete(staged.area, [path])
         repository.commit(staged.area, f"discarded {staged.partition}", {_BASE: base})
-        left = [each for each in repository.changes(staged.area) if repository.stat(staged.area, each) is not None]
+        left = [each for each in self._own(staged.area) if repository.stat(staged.area, each) is not None]
         if set(left) <= {schema_path(staged.table)}:
             self.delete_branch(staged.area)
 
     def delete_branch(self, branch: str) -> None:
-        """Deletes a run's branch, and the bytes that only it names."""
-        self._lose(branch, branch, list(self.uploads(branch)))
+        """Deletes a run's branch, and the bytes that only it names; nothing happens when it is gone."""
+        if self._repository.head(branch) is None:
+            return
+        self._delete_branch(branch, self._own(branch))
+
+    def _delete_branch(self, branch: str, own: Iterable[str]) -> None:
+        found = [self._repository.stat(branch, path) for path in sorted(own)]
+        self._lose(branch, [each for each in found if each is not None])
         self._repository.delete_branch(branch)
 
-    def uploads(self, branch: str) -> Iterator[Stored]:
-        """The objects of a branch that main has not."""
-        repository = self._repository
-        for path in sorted({*repository.changes(branch), *repository.uncommitted(branch)}):
-            if (found := repository.stat(branch, path)) is not None:
-                yield found
+    def _own(self, branch: str) -> set[str]:
+        """The paths that a branch changed and that were not merged from it: whatever lies there, it alone names.
 
-    def _lose(self, branch: str, name: str, found: Sequence[Stored]) -> None:
-        """Removes bytes that are about to lose their last name, or writes them down where that cannot be done.
-
-        Never those that a commit of main names, at whatever time.
+        Not the same as what main lacks: main may have got a copy from elsewhere.
         """
-        own = [each for each in found if each.metadata.get("run", branch) == branch]
-        head = self._repository.head(branch) if own else None
-        if head is None:
-            return
-        merged = [
-            entry.id
-            for entry in self._repository.log(MAIN, stop_at=self._base(head))
-            if entry.metadata.get(AREA) == branch
-        ]
-        for commit in merged:
-            kept = {stored.address for each in own if (stored := self._repository.stat(commit, each.path)) is not None}
-            own = [each for each in own if each.address not in kept]
-        if not own:
+        return {*self._repository.changes(self._repository.merge_base(branch), branch)} | {
+            *self._repository.uncommitted(branch)
+        }
+
+    def _lose(self, name: str, found: Sequence[Stored]) -> None:
+        """Removes bytes that are about to lose their last name, or writes them down where that cannot be done."""
+        if not found:
             return
         if self._blocks.reachable:
-            self._blocks.remove(each.address for each in own)
+            self._blocks.remove(each.address for each in found)
         else:
-            self._records.drop(name, own)
+            self._records.drop(name, found)
 
     # -- files on this machine -------------------------------------------------------------------------------------
 

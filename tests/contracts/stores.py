@@ -14,7 +14,8 @@ from pydantic import SecretStr
 
 from pipelines.backends.delta import DeltaStore
 from pipelines.backends.lakefs import LakeFSStore
-from pipelines.backends.lakefs_client import Repository, Server
+from pipelines.backends.lakefs_client import Repository
+from pipelines.backends.lakefs_http import Server
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import (
     Check,

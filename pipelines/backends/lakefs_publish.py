@@ -1,0 +1,159 @@
+"""From a run's branch to main: compare, read the bytes again, compare columns, merge."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import polars as pl
+
+from pipelines.backends.lakefs_client import MAIN, Repository, Stored
+from pipelines.backends.lakefs_layout import Held, digest_of, schema_path
+from pipelines.backends.lakefs_merge import merge, notes
+from pipelines.backends.lakefs_records import Records
+from pipelines.backends.lakefs_staging import Prepared, Staging
+from pipelines.errors import ConflictError, NotFoundError, SchemaMismatch, TerminalError, explain
+from pipelines.failpoints import failpoint
+from pipelines.records import Audit, CommitNote, RunInfo, StagedPartition
+
+_ATTEMPTS = 10
+
+
+class Publishing:
+    """The publishes of one use case."""
+
+    def __init__(self, repository: Repository, records: Records, staging: Staging, use_case: str) -> None:
+        """Asks nothing yet."""
+        self._repository = repository
+        self._records = records
+        self._staging = staging
+        self._use_case = use_case
+
+    def publish(
+        self,
+        table: str,
+        staged: Sequence[StagedPartition],
+        audits: Mapping[str, Audit],
+        run: RunInfo,
+        *,
+        provenance: Mapping[str, object],
+        absent: bool,
+        kind: Literal["publish", "erase"],
+    ) -> tuple[str, set[str]]:
+        """Publishes what was audited.
+
+        Returns:
+            The commit of main that holds it, and the keys of the partitions that were not published before.
+        """
+        where = f"{self._use_case}/{table}"
+        area = _area(where, staged)
+        for _ in range(_ATTEMPTS):
+            main = self._repository.head(MAIN)
+            if main is None:
+                raise NotFoundError(explain(where, "nothing was ever staged here"))
+            now = self._present(main, table, [part.partition for part in staged])
+            changed = [part for part in staged if now[part.partition] != part.digest]
+            self._refuse_losers(table, changed, now, absent=absent)
+            if not changed:
+                self._staging.finish(table, None, area, staged)
+                return main, set()
+            prepared = self._staging.prepare(table, area, changed)
+            found = self._staging.verify(table, prepared.source, changed)
+            self._refuse_other_columns(table, main, prepared, changed, found)
+            failpoint("publish.verified")
+            note = CommitNote(
+                kind=kind,
+                table=table,
+                run=run,
+                partitions={part.partition: part.digest for part in changed},
+                audits={part.partition: audits[part.partition] for part in changed},
+                provenance=dict(provenance),
+            )
+            failpoint("publish.linked")
+            merged = merge(self._repository, where, prepared.source, prepared.base, area, note)
+            if merged is not None:
+                failpoint("publish.committed")
+                self._staging.finish(table, prepared, area, staged)
+                return merged, set(note.partitions)
+            # Main has changed meanwhile: it holds our bytes by now, or another's, or only another's columns.
+        raise ConflictError(explain(where, f"{_ATTEMPTS} merges lost to other writers"))
+
+    def _present(self, version: str, table: str, keys: Sequence[str]) -> dict[str, str | None]:
+        """Digests at a commit of main; None also for bytes that were removed."""
+        found, gone = Held(self._repository, version, table).many(keys), self._records.removed()
+        return {
+            key: None if stored is None or stored.address in gone else digest_of(stored)
+            for key, stored in found.items()
+        }
+
+    def _refuse_losers(
+        self, table: str, changed: Sequence[StagedPartition], now: Mapping[str, str | None], *, absent: bool
+    ) -> None:
+        for part in changed:
+            found = now[part.partition]
+            if found == part.base and not (absent and found is not None):
+                continue
+            winner = next(
+                (
+                    entry
+                    for entry in notes(self._repository, self._use_case, table)
+                    if part.partition in {*entry.partitions, *entry.removed}
+                ),
+                None,
+            )
+            who = "another run" if winner is None else f"run {winner.run.run_id!r} of {winner.run.dag_id!r}"
+            raise ConflictError(
+                explain(
+                    f"{self._use_case}/{table}/{part.partition}",
+                    f"{who} published it already" if absent else f"{who} published other rows since this was staged",
+                    remedy="stage it again: clear the run from its first task",
+                )
+            )
+
+    def _refuse_other_columns(
+        self,
+        table: str,
+        main: str,
+        prepared: Prepared,
+        changed: Sequence[StagedPartition],
+        found: Mapping[str, Stored],
+    ) -> None:
+        path = schema_path(table)
+        stated = self._repository.read(main, path) or self._repository.read(prepared.source, path)
+        if stated is None:
+            return
+        allowed = pl.read_parquet_schema(io.BytesIO(stated))
+        for part in changed:
+            if found[part.partition].metadata.get("columns") == hashlib.sha256(stated).hexdigest():
+                continue
+            # Another release of Polars may have written the same columns as other bytes.
+            schema = pl.read_parquet_schema(self._staging.local(part))
+            if list(schema.items()) != list(allowed.items()):
+                raise SchemaMismatch(
+                    explain(
+                        f"{self._use_case}/{table}/{part.partition}",
+                        f"the partition's columns are {_shown(schema)}",
+                        allowed=f"the published table's: {_shown(allowed)}",
+                        remedy="publish a changed schema under a new table or use case name",
+                    )
+                )
+
+
+def _area(where: str, staged: Sequence[StagedPartition]) -> str:
+    areas = sorted({part.area for part in staged})
+    if len(areas) > 1:
+        raise TerminalError(
+            explain(
+                where,
+                f"one publish of what {len(areas)} calls of stage wrote",
+                allowed="partitions of one call, all of them or some",
+                remedy="stage them in one call, or publish them one call after the other",
+            )
+        )
+    return areas[0]
+
+
+def _shown(schema: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
