@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.errors import TransientError
 from pipelines.ports import SnapshotStore
-from pipelines.records import StagedPartition
+from pipelines.records import Publication, StagedPartition
 from tests.contracts.stores import RUN, audit, content, open_store, put, stage
 from tests.faults.harness import endpoint, impatient, record
 from tests.faults.proxy import Kind, Proxy, Request, proxying
@@ -57,10 +57,10 @@ class Task:
     values: tuple[float, ...]
     staged: StagedPartition | None = None
 
-    def run(self, store: SnapshotStore) -> None:
+    def run(self, store: SnapshotStore) -> Publication:
         if self.staged is None:
             self.staged = stage(store, "2013-01-02", *self.values)
-        store.publish("rows", [self.staged], [audit(self.staged)], RUN)
+        return store.publish("rows", [self.staged], [audit(self.staged)], RUN)
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +99,14 @@ def test_a_publish_succeeds_or_can_be_repeated_whatever_the_server_does(
         put(wanted, "2013-01-02", number, number)
         new = content(wanted)
         task = Task((number, number))
-        for _ in range(5):  # on a busy machine the client may give up before it comes to this step
+        for attempt in range(5):  # on a busy machine the client may give up before it comes to this step
             with monkeypatch.context() as patch:
                 proxy.spoil(*STEPS[backend][step], kind, times=times)
                 try:
-                    task.run(impatient(backend, tmp_path, proxy.endpoint, patch))
+                    done = task.run(impatient(backend, tmp_path, proxy.endpoint, patch))
+                    assert done.snapshot == direct.head("rows"), fault
+                    if attempt == 0:  # the commit is this call's, also when it had to be looked up
+                        assert [part.partition for part in done.published] == ["2013-01-02"], fault
                 except TransientError:
                     assert content(direct) in (old, new), fault
             proxy.heal()
