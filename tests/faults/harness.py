@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from pipelines.failpoints import failpoint
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import SnapshotRef, StagedPartition
 from tests.contracts.stores import RUN, audit, content, frame, lakefs_store, open_store, repository
-from tests.servers.lakefs import server_of
+from tests.servers.lakefs import _serving, _told, server_of
+from tests.servers.seaweed import BUCKET
 
 
 def record(store: SnapshotStore, table: str = "rows") -> dict[str, Any]:
@@ -65,6 +67,22 @@ def impatient(backend: str, root: Path, endpoint: str, patch: pytest.MonkeyPatch
     patch.setattr(s3, "_READ_SECONDS", 0.4)
     patch.setenv("AWS_ENDPOINT_URL", endpoint)
     return open_store(backend, root)
+
+
+@contextmanager
+def lakefs_on(folder: Path, s3: str) -> Iterator[None]:
+    """A lakeFS server of the test's own, whose S3 is at this address, in the place of the session's."""
+    environment = {
+        "LAKEFS_BLOCKSTORE_TYPE": "s3",
+        "LAKEFS_BLOCKSTORE_S3_ENDPOINT": s3,
+        "LAKEFS_BLOCKSTORE_S3_FORCE_PATH_STYLE": "true",
+        "LAKEFS_BLOCKSTORE_S3_DISCOVER_BUCKET_REGION": "false",
+        "LAKEFS_BLOCKSTORE_S3_REGION": os.environ["AWS_REGION"],
+        "LAKEFS_BLOCKSTORE_S3_CREDENTIALS_ACCESS_KEY_ID": os.environ["AWS_ACCESS_KEY_ID"],
+        "LAKEFS_BLOCKSTORE_S3_CREDENTIALS_SECRET_ACCESS_KEY": os.environ["AWS_SECRET_ACCESS_KEY"],
+    }
+    with _serving(folder, environment, f"s3://{BUCKET}/{folder.name}", None) as server, _told("lakefs-s3", server):
+        yield
 
 
 def endpoint(backend: str) -> str:
