@@ -229,6 +229,12 @@ class Repository:
         """The paths that a branch holds uncommitted."""
         return [str(found["path"]) for found in self._pages(f"/branches/{quote(branch)}/diff")]
 
+    def revert(self, branch: str, commit: str) -> None:
+        """Commits on a branch what undoes a commit of it."""
+        self._calls.call(
+            "POST", self._at(f"/branches/{quote(branch)}/revert"), body={"ref": commit, "parent_number": 1}
+        )
+
     def reset(self, branch: str, path: str) -> None:
         """Throws away what a branch holds uncommitted under a path.
 

@@ -88,8 +88,10 @@ def test_a_missing_gate_and_a_missing_protection_are_found_and_mended(store: Lak
     lake.merge("run-hand", "a branch can delete its own gate", {})
     lake.delete_branch("run-hand")
     findings = store.examine()
-    assert [finding.name for finding in findings] == ["main_unprotected", "gate_missing"]
-    for finding in findings:
+    assert [finding.name for finding in findings] == ["main_unprotected", "unaudited_merge", "gate_missing"]
+    with pytest.raises(NotFoundError):
+        store.repair(findings[2])
+    for finding in findings[:2]:
         store.repair(finding)
     assert store.examine() == []
     assert content(store) == {"2013-01-01": [1.0]}
@@ -120,6 +122,16 @@ def test_rows_that_were_merged_by_hand_past_the_gate_are_not_the_newest_snapshot
     assert content(store) == {"2013-01-01": [1.0]}
     with pytest.raises(NotFoundError):
         store.scan(good.model_copy(update={"version": merged}))
+    (finding,) = [each for each in store.examine() if each.name == "unaudited_merge"]
+    mine = stage(store, "2013-01-02", 2)
+    with pytest.raises(StrayWriteError, match="overnight doctor"):
+        store.publish("rows", [mine], [audit(mine)], RUN)
+    assert content(store) == {"2013-01-01": [1.0]}
+    store.repair(finding)
+    assert store.examine() == []
+    assert content(store) == {"2013-01-01": [1.0]}
+    store.publish("rows", [mine], [audit(mine)], RUN)
+    assert content(store) == {"2013-01-01": [1.0], "2013-01-02": [2.0]}
 
 
 # -- writes past the publisher -------------------------------------------------------------------------------------
