@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
     from urllib3 import BaseHTTPResponse, PoolManager
 
+#: With 400, as if the caller were to blame: what the server says when its own storage fails, such as a full disk.
+_WRITE_FAILED = "failed to write to storage"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
@@ -124,7 +127,7 @@ class Calls:
                     remedy="check OVERNIGHT_LAKEFS_ACCESS_KEY_ID and OVERNIGHT_LAKEFS_SECRET_ACCESS_KEY",
                 )
             )
-        if answer.status == 429 or answer.status >= 500:
+        if answer.status == 429 or answer.status >= 500 or _WRITE_FAILED in text:
             raise Unanswered(f"{answer.status} {text}".strip())
         raise Refused(answer.status, text)
 
@@ -164,7 +167,12 @@ class Calls:
         return wait
 
     def unavailable(self, problem: str) -> UnavailableError:
-        """The error for a server that does not answer as it should."""
+        """The error for a server that does not answer as it should; it says so when the server's disk is full."""
+        if "no space left on device" in problem:
+            remedy = "free some space and run it again"
+            return UnavailableError(
+                explain(f"lakeFS {self.server.endpoint}", f"its disk is full ({problem})", remedy=remedy)
+            )
         return UnavailableError(
             explain(
                 f"lakeFS {self.server.endpoint}",
@@ -175,8 +183,9 @@ class Calls:
 
 
 def _said(body: bytes) -> str:
-    """The message in an error's body, cut short; a proxy's page says nothing to us."""
+    """The message in an error's body, cut short in the middle; a proxy's page says nothing to us."""
     try:
-        return str(json.loads(body)["message"])[:500]
+        text = str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
         return ""
+    return text if len(text) <= 500 else f"{text[:200]} ... {text[-300:]}"  # what caused it stands at the end
