@@ -47,7 +47,7 @@ class Night:
     seconds: float
     """From the moment the ingest run was queued to the end of the score run."""
     cpu: float
-    """CPU-seconds that every server and task used meanwhile: a machine's other work stretches them less than seconds."""
+    """CPU-seconds that every server and task used meanwhile, which other work stretches less than seconds."""
     load: float
     """The machine's load average over the minute before the night."""
 
