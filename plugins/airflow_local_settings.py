@@ -33,11 +33,12 @@ def _warm_up() -> None:
         from pipelines import warm
         from pipelines.settings import Settings
 
-        if not Settings().warm:
+        settings = Settings()
+        if not settings.warm:
             log.info("warm workers are turned off (OVERNIGHT_WARM)")
             return
         begun = time.perf_counter()
-        failed = warm.load_all()
+        failed = warm.load_all(*(warm.LAKEFS if settings.lakefs_endpoint is not None else ()))
         log.info(
             "warm: imported once for every task",
             seconds=round(time.perf_counter() - begun, 1),

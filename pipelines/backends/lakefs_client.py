@@ -183,13 +183,20 @@ class Repository:
         self._call(self._lake.objects_api.copy_object, branch, found.path, source)
 
     def delete(self, branch: str, paths: Sequence[str]) -> None:
-        """Deletes objects from a branch, uncommitted; nothing happens to those that are not there."""
+        """Deletes objects from a branch, uncommitted; nothing happens to those that are not there.
+
+        Raises:
+            Refused: 403 on a protected branch. Unanswered: it failed for some.
+        """
         from lakefs_sdk import PathList
 
         for start in range(0, len(paths), _PAGE):
             with _done_already(404):
                 some = PathList(paths=list(paths[start : start + _PAGE]))
-                self._call(self._lake.objects_api.delete_objects, branch, some)
+                answer = self._call(self._lake.objects_api.delete_objects, branch, some)
+                for error in answer.errors:  # of some paths, in an answer that is a success otherwise
+                    status, text = error.status_code, f"{error.path}: {error.message}"[:500]
+                    raise Refused(status, text) if status < 500 else Unanswered(f"{status} {text}")
 
     # -- history ---------------------------------------------------------------------------------------------------
 
