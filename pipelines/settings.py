@@ -63,6 +63,12 @@ class Settings(BaseSettings):
         return self.home / "cache"
 
     @cached_property
+    def lakefs_gate(self) -> Path:
+        """The pre-merge action that is installed in lakeFS repositories: the project's, else the one that ships."""
+        own = self.project / "include" / "lakefs"
+        return own if own.is_dir() else _CHECKOUT / "include" / "lakefs"
+
+    @cached_property
     def reports(self) -> Path:
         """Root of the HTML reports that people read."""
         return self.home / "reports"

@@ -35,9 +35,11 @@ def build(spec: UseCase) -> DAG:
 
     @step(links=(MODEL,))
     def score() -> Scored:
+        from pipelines.steps.promotion import PROMOTIONS
+
         runtime = open_runtime(spec)
         version = param("version")
-        if version is None and runtime.champion() is None:
+        if version is None and runtime.store.head(PROMOTIONS) is None:  # scoring asks the registry, which takes longer
             raise AirflowSkipException(f"there is no champion yet; run {spec.name}_train first")
         this = asked_of(spec)
         # A range takes what is there, so that one bad night does not hold up the others.

@@ -1,7 +1,8 @@
 """`@step`: one step of the chain as an Airflow task.
 
-A step returns a record. The task returns {"record": <the record as JSON>, "seconds": {"import", "work"}}, links
-what it made, and fails at once, without retries, when a retry cannot help.
+A step returns a record. The task returns {"record": <the record as JSON>, "seconds": {"import", "work"}, "imported":
+<modules that were not there before the task>}, links what it made, and fails at once, without retries, when a retry
+cannot help.
 """
 
 from __future__ import annotations
@@ -111,14 +112,14 @@ class StepOperator(DecoratedOperator):
         from pipelines import warm
 
         begun = time.perf_counter()
-        warm.load(self.python_callable.__name__)
+        imported = warm.load(self.python_callable.__name__)
         ready = time.perf_counter()
         try:
             value = self.python_callable(*self.op_args, **self.op_kwargs)
         except TerminalError as error:
             raise AirflowFailException(str(error)) from error
         seconds = {"import": round(ready - begun, 3), "work": round(time.perf_counter() - ready, 3)}
-        return {"record": _as_json(value), "seconds": seconds}
+        return {"record": _as_json(value), "seconds": seconds, "imported": imported}
 
 
 def step(function: Callable[..., Any] | None = None, **options: Any) -> TaskDecorator:

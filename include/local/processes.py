@@ -94,21 +94,25 @@ def reap() -> list[int]:
     return ended
 
 
-def free_port(preferred: int, taken: Iterable[int] = (), tries: int = 200) -> int:
-    """The preferred loopback port, or the next one that is free.
+def claim_port(preferred: int, tries: int = 200) -> tuple[int, socket.socket]:
+    """The preferred loopback port, or the next one that is free, and the claim on it: to be kept open, not used.
+
+    A server binds its port seconds after the port was chosen. Whoever claims one meanwhile passes this one over,
+    because the claim is the UDP port of the same number: one process at a time can have it, of whichever checkout or
+    user, and the kernel takes it back however that process ends.
 
     Raises:
         OSError: none of the next `tries` ports is free.
     """
-    taken = set(taken)
     for port in range(preferred, preferred + tries):
-        if port in taken:
-            continue
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+        claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", port))
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        except OSError:
+            claim.close()
+        else:
+            return port, claim
     raise OSError(f"no free port on 127.0.0.1 from {preferred} to {preferred + tries - 1}; free one and try again")

@@ -180,7 +180,7 @@ class DeltaLog:
             The version it made, or None when another commit was in the way.
         """
         from deltalake import CommitProperties, Transaction
-        from deltalake.exceptions import CommitFailedError
+        from deltalake.exceptions import CommitFailedError, DeltaError
         from deltalake.transaction import AddAction, RemoveAction
 
         now = int(datetime.now(UTC).timestamp() * 1000)
@@ -193,8 +193,9 @@ class DeltaLog:
         touched = sorted({part.partition for part in (*add, *remove)})
         text = note.model_dump_json()
         base = delta.version()
+        failure: Exception | None = None
         with self._answering(note.table):
-            with contextlib.suppress(CommitFailedError):
+            try:
                 delta.create_write_transaction(
                     actions,
                     mode="append",
@@ -206,11 +207,18 @@ class DeltaLog:
                         app_transactions=[Transaction(name, base + 1) for name in touched],
                     ),
                 )
+            except CommitFailedError:
+                pass
+            except (DeltaError, OSError) as error:
+                failure = error  # perhaps only of the checkpoint that follows the commit, or of the reply
             # Other commits may have come before or after ours, and a request that was sent twice finds its own first
             # attempt in the way: ours is the version with our words.
             delta.update_incremental()
             entries = delta.history(limit=delta.version() - base) if delta.version() > base else []
-        return next((int(entry["version"]) for entry in entries if entry.get(_NOTE) == text), None)
+            made = next((int(entry["version"]) for entry in entries if entry.get(_NOTE) == text), None)
+            if made is None and failure is not None:
+                raise failure
+        return made
 
     def history(self, table: str) -> list[Commit]:
         """Every commit of ours, newest first."""

@@ -30,7 +30,7 @@ from pipelines.backends.lakefs_layout import (
     repository_name,
     schema_path,
 )
-from pipelines.backends.lakefs_merge import NOTE, notes
+from pipelines.backends.lakefs_merge import AUDIT, notes
 from pipelines.backends.lakefs_publish import Publishing
 from pipelines.backends.lakefs_records import Records
 from pipelines.backends.lakefs_removal import UNFINISHED, Removal
@@ -88,6 +88,7 @@ class LakeFSStore:
         self._repository = Repository(server, repository_name(use_case, prefix))
         self._setup = Setup(self._repository, f"{storage.rstrip('/')}/{self._repository.name}", gate)
         self._records = Records(self._repository)
+        self._audited: set[str] = set()
         self._blocks = Blocks(self._repository, blocks)
         self._staging = Staging(self._repository, self._records, self._blocks, cache, use_case)
         self._publishing = Publishing(self._repository, self._records, self._staging, use_case)
@@ -152,6 +153,9 @@ class LakeFSStore:
     def head(self, table: str) -> SnapshotRef | None:  # noqa: D102
         part_path(table, "any")
         version = self._repository.head(MAIN)
+        if version is not None and not self._is_audited(version):
+            # Somebody merged by hand and past the gate: what they brought is nobody's to read.
+            version = next((entry.id for entry in self._repository.log(MAIN) if AUDIT in entry.metadata), None)
         if version is None or not self._any(version, table):
             return None
         return self._ref(table, version)
@@ -194,10 +198,18 @@ class LakeFSStore:
         """
         if (snapshot.store, snapshot.use_case) == ("lakefs", self._use_case):
             checked_table(snapshot.table)
-            commit = self._repository.get_commit(snapshot.version)
-            if commit is not None and NOTE in commit.metadata and self._any(commit.id, snapshot.table):
-                return Held(self._repository, commit.id, snapshot.table)
+            if self._is_audited(snapshot.version) and self._any(snapshot.version, snapshot.table):
+                return Held(self._repository, snapshot.version, snapshot.table)
         raise NotFoundError(explain(snapshot.id, "there is no such snapshot"))
+
+    def _is_audited(self, version: str) -> bool:
+        """Whether a commit says which audits let it through. It is asked for once: commits do not change."""
+        if version not in self._audited:
+            commit = self._repository.get_commit(version)
+            if commit is None or AUDIT not in commit.metadata:
+                return False
+            self._audited.add(version)
+        return True
 
     def _any(self, version: str, table: str) -> bool:
         return next(self._repository.objects(version, folder(table), amount=1), None) is not None
@@ -335,7 +347,7 @@ def open_store(use_case: str, settings: Settings) -> LakeFSStore:
         ),
         use_case,
         storage=settings.lakefs_storage,
-        gate=settings.project / "include" / "lakefs",
+        gate=settings.lakefs_gate,
         cache=settings.cache / "lakefs",
         blocks=settings.lakefs_blockstore,
         prefix=settings.lakefs_prefix,

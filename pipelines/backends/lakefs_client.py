@@ -254,13 +254,20 @@ class Repository:
         )
         return (_entry(found) for found in pages)
 
-    def changes(self, ref: str) -> list[str]:
-        """The paths that merging a ref into main would touch."""
-        return [found.path for found in self._pages(self._lake.refs_api.diff_refs, MAIN, ref, type="three_dot")]
+    def changes(self, since: str, ref: str) -> list[str]:
+        """The paths that differ between two refs."""
+        pages = self._pages(self._lake.refs_api.diff_refs, since, ref, type="two_dot")
+        return [str(found.path) for found in pages]
 
     def uncommitted(self, branch: str) -> list[str]:
         """The paths that a branch holds uncommitted."""
         return [found.path for found in self._pages(self._lake.branches_api.diff_branch, branch)]
+
+    def revert(self, branch: str, commit: str) -> None:
+        """Commits on a branch what undoes a commit of it."""
+        from lakefs_sdk import RevertCreation
+
+        self._call(self._lake.branches_api.revert_branch, branch, RevertCreation(ref=commit, parent_number=1))
 
     def reset(self, branch: str, path: str) -> None:
         """Throws away what a branch holds uncommitted under a path.

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+#: With 400, as if the caller were to blame: what the server says when its own storage fails, such as a full disk.
+_WRITE_FAILED = "failed to write to storage"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
@@ -100,7 +103,7 @@ class Calls:
         except (HTTPError, HTTPException, OSError, ValueError) as error:  # ValueError: an answer that is not lakeFS's
             status, text = 0, type(error).__name__
         # Raised out here, without a cause or context: those hold what was sent.
-        if status in (0, 429) or status >= 500:
+        if status in (0, 429) or status >= 500 or _WRITE_FAILED in text:
             raise Unanswered(f"{status or ''} {text}".strip())
         if status == 401 or (status == 403 and "protected" not in text):
             raise TerminalError(
@@ -179,7 +182,12 @@ class Calls:
         return wait
 
     def unavailable(self, problem: str) -> UnavailableError:
-        """The error for a server that does not answer as it should."""
+        """The error for a server that does not answer as it should; it says so when the server's disk is full."""
+        if "no space left on device" in problem:
+            remedy = "free some space and run it again"
+            return UnavailableError(
+                explain(f"lakeFS {self.server.endpoint}", f"its disk is full ({problem})", remedy=remedy)
+            )
         return UnavailableError(
             explain(
                 f"lakeFS {self.server.endpoint}",
@@ -190,8 +198,9 @@ class Calls:
 
 
 def _said(body: str | bytes | None) -> str:
-    """The message in an error's body, cut short; a proxy's page says nothing to us."""
+    """The message in an error's body, cut short in the middle; a proxy's page says nothing to us."""
     try:
-        return str(json.loads(body or b"")["message"])[:500]
+        text = str(json.loads(body or b"")["message"])
     except (ValueError, KeyError, TypeError):
         return ""
+    return text if len(text) <= 500 else f"{text[:200]} ... {text[-300:]}"  # what caused it stands at the end

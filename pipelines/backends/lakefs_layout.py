@@ -31,6 +31,7 @@ RUN = "run-"
 _FEW = 16
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _STAMP = "%Y%m%dT%H%M%S"
 
 
@@ -50,6 +51,15 @@ def checked_key(key: str, what: str = "partition") -> str:
         NotFoundError: it is not one.
     """
     return _checked(_KEY, key, what)
+
+
+def checked_digest(digest: str) -> str:
+    """A SHA-256, in hexadecimal digits.
+
+    Raises:
+        NotFoundError: it is not one.
+    """
+    return _checked(_DIGEST, digest, "digest")
 
 
 def _checked(pattern: re.Pattern[str], value: str, what: str) -> str:

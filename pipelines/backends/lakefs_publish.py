@@ -11,10 +11,10 @@ import polars as pl
 
 from pipelines.backends.lakefs_client import MAIN, Repository, Stored
 from pipelines.backends.lakefs_layout import Held, digest_of, schema_path
-from pipelines.backends.lakefs_merge import merge, notes
+from pipelines.backends.lakefs_merge import AUDIT, merge, notes
 from pipelines.backends.lakefs_records import Records
 from pipelines.backends.lakefs_staging import Prepared, Staging
-from pipelines.errors import ConflictError, NotFoundError, SchemaMismatch, TerminalError, explain
+from pipelines.errors import ConflictError, NotFoundError, SchemaMismatch, StrayWriteError, TerminalError, explain
 from pipelines.failpoints import failpoint
 from pipelines.records import Audit, CommitNote, RunInfo, StagedPartition
 
@@ -53,6 +53,7 @@ class Publishing:
             main = self._repository.head(MAIN)
             if main is None:
                 raise NotFoundError(explain(where, "nothing was ever staged here"))
+            self._refuse_unaudited(where, main)
             now = self._present(main, table, [part.partition for part in staged])
             changed = [part for part in staged if now[part.partition] != part.digest]
             self._refuse_losers(table, changed, now, absent=absent)
@@ -79,6 +80,18 @@ class Publishing:
                 return merged, set(note.partitions)
             # Main has changed meanwhile: it holds our bytes by now, or another's, or only another's columns.
         raise ConflictError(explain(where, f"{_ATTEMPTS} merges lost to other writers"))
+
+    def _refuse_unaudited(self, where: str, main: str) -> None:
+        """What somebody merged by hand and past the gate would become visible with this publish."""
+        commit = self._repository.get_commit(main)
+        if commit is None or AUDIT not in commit.metadata:
+            raise StrayWriteError(
+                explain(
+                    f"{where} on lakefs://{self._repository.name}/{MAIN}",
+                    f"commit {main[:12]} was merged without a publish",
+                    remedy=f"see what it changed, then `overnight doctor --use-case {self._use_case} --repair`",
+                )
+            )
 
     def _present(self, version: str, table: str, keys: Sequence[str]) -> dict[str, str | None]:
         """Digests at a commit of main; None also for bytes that were removed."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.backends.lakefs_blocks import Blocks
 from pipelines.backends.lakefs_client import Repository, Stored
-from pipelines.backends.lakefs_layout import RUN, created, part_path
+from pipelines.backends.lakefs_layout import RUN, checked_digest, created, part_path
 from pipelines.backends.lakefs_records import Records
 from pipelines.backends.lakefs_staging import Staging
 from pipelines.errors import NotFoundError, RemovedError, explain
@@ -84,6 +84,9 @@ class Removal:
 
     def purge(self, tombstone: Tombstone, history: Sequence[Commit]) -> None:
         """Removes the bytes of a tombstone's parts, on main and on the branches of runs, after telling readers."""
+        for part in tombstone.parts:
+            part_path(tombstone.table, part.partition)
+            checked_digest(part.digest)
         addresses = {stored.address for part in tombstone.parts for stored in self._versions(history, part)}
         paths = {(part_path(tombstone.table, part.partition), part.digest) for part in tombstone.parts}
         for branch in self._repository.branches(RUN):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import secrets
 from collections.abc import Mapping
 from functools import cached_property
@@ -23,6 +24,7 @@ from pipelines.records import Finding
 STRAY = "stray_write"
 UNPROTECTED = "main_unprotected"
 NO_GATE = "gate_missing"
+UNAUDITED = "unaudited_merge"
 
 
 class Setup:
@@ -113,6 +115,18 @@ class Setup:
                     repairable=True,
                 )
             )
+        main = repository.head(MAIN)
+        commit = repository.get_commit(main) if main is not None and repository.head(RECORDS) is not None else None
+        if commit is not None and AUDIT not in commit.metadata:
+            found.append(
+                Finding(
+                    name=UNAUDITED,
+                    where=f"lakefs://{repository.name}/{commit.id}",
+                    what="merged to main without a publish; readers stay with the snapshot before, publishes wait",
+                    remedy="see what it changed, then repair: it is undone by a new commit",
+                    repairable=True,
+                )
+            )
         if self._gate_is_missing():
             found.append(
                 Finding(
@@ -137,9 +151,25 @@ class Setup:
             self._throw_away(finding.where.removeprefix(f"lakefs://{self._repository.name}/{MAIN}/"))
         elif finding.name == UNPROTECTED:
             self._protect()
-        elif finding.name == NO_GATE:
-            with contextlib.suppress(Refused):
-                self._install_gate()
+        elif finding.name == UNAUDITED:
+            self._undo()
+        elif any(other.name == UNAUDITED for other in self.examine()):
+            # The gate's commit carries a digest: on top of the merge it would make what that brought look audited.
+            raise NotFoundError(explain(finding.where, "main holds an unaudited merge", remedy="repair that first"))
+        else:
+            self._install_gate()
+
+    def _undo(self) -> None:
+        """Takes back what came to main since its newest audited commit; names change, no byte is copied."""
+        repository = self._repository
+        wrong = list(itertools.takewhile(lambda entry: AUDIT not in entry.metadata, repository.log(MAIN)))
+        branch = run_branch("undo")
+        repository.create_branch(branch, wrong[0].id)
+        for entry in wrong:
+            repository.revert(branch, entry.id)
+        digest = hashlib.sha256(wrong[-1].id.encode()).hexdigest()
+        repository.merge(branch, f"undo {len(wrong)} unaudited commits", {AUDIT: digest})
+        repository.delete_branch(branch)
 
     def _throw_away(self, path: str) -> None:
         """Resets a path of main. A protected main refuses that even to an administrator, so its rule is lifted first.

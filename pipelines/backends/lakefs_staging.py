@@ -184,7 +184,7 @@ class Staging:
             raise NotFoundError(explain(_where(parts[0]), f"the branch {area} is gone", remedy="stage it again"))
         base, schema = self._base(head), schema_path(table)
         wanted = {part_path(table, part.partition) for part in parts}
-        found = set(repository.changes(head))
+        found = set(repository.changes(base, head))
         if found | {schema} == wanted | {schema}:
             return Prepared(source=head, base=base, branch=area, whole=True)
         branch = f"{area}-{secrets.token_hex(4)}"
@@ -227,8 +227,9 @@ class Staging:
             if prepared is not None and not prepared.whole:
                 self._repository.delete_branch(prepared.branch)
             done = {part_path(table, part.partition) for part in staged} | {schema_path(table)}
-            if all(self._is_on_main(area, path) for path in self._own(area) - done):
-                self.delete_branch(area)
+            own = self._own(area)
+            if all(self._is_on_main(area, path) for path in own - done):
+                self._delete_branch(area, own)
 
     def _is_on_main(self, area: str, path: str) -> bool:
         ours, theirs = self._repository.stat(area, path), self._repository.stat(MAIN, path)
@@ -247,19 +248,29 @@ class Staging:
             self._lose(f"{staged.area}-{staged.partition}", [found])
         repository.delete(staged.area, [path])
         repository.commit(staged.area, f"discarded {staged.partition}", {_BASE: base})
-        left = [each for each in repository.changes(staged.area) if repository.stat(staged.area, each) is not None]
+        left = [each for each in self._own(staged.area) if repository.stat(staged.area, each) is not None]
         if set(left) <= {schema_path(staged.table)}:
             self.delete_branch(staged.area)
 
     def delete_branch(self, branch: str) -> None:
-        """Deletes a run's branch, and the bytes that only it names."""
-        found = [self._repository.stat(branch, path) for path in sorted(self._own(branch))]
+        """Deletes a run's branch, and the bytes that only it names; nothing happens when it is gone."""
+        if self._repository.head(branch) is None:
+            return
+        self._delete_branch(branch, self._own(branch))
+
+    def _delete_branch(self, branch: str, own: Iterable[str]) -> None:
+        found = [self._repository.stat(branch, path) for path in sorted(own)]
         self._lose(branch, [each for each in found if each is not None])
         self._repository.delete_branch(branch)
 
     def _own(self, branch: str) -> set[str]:
-        """The paths that a branch changed and that did not come to main: whatever lies there, it alone names."""
-        return {*self._repository.changes(branch), *self._repository.uncommitted(branch)}
+        """The paths that a branch changed and that were not merged from it: whatever lies there, it alone names.
+
+        Not the same as what main lacks: main may have got a copy from elsewhere.
+        """
+        return {*self._repository.changes(self._repository.merge_base(branch), branch)} | {
+            *self._repository.uncommitted(branch)
+        }
 
     def _lose(self, name: str, found: Sequence[Stored]) -> None:
         """Removes bytes that are about to lose their last name, or writes them down where that cannot be done."""

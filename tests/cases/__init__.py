@@ -77,7 +77,8 @@ def make_flights_case(
     """
     landing_module().lay_out(landing, first, last)
     folder = project / "include"
-    shutil.copytree(REPOSITORY / "include" / "expectations", folder / "expectations", dirs_exist_ok=True)
+    for part in ("expectations", "lakefs"):
+        shutil.copytree(REPOSITORY / "include" / part, folder / part, dirs_exist_ok=True)
     raw = yaml.safe_load((REPOSITORY / "include" / "use_cases" / f"{name}.yaml").read_text("utf-8"))
     small: dict[str, Any] = {
         "training": {

@@ -82,22 +82,24 @@ def train(runtime: Runtime, as_of: str, reason: str = "test") -> int:
     return runtime.promote(model, evaluation, report, reason, as_of).version
 
 
+#: Two weeks train no good model, and the second one may be worse: here the gates are evaluated, not tested. It must
+#: only be better than a constant, so it learns a little longer than the other small cases.
+TRAINED: dict[str, object] = {
+    "gates": {"margin_over_champion": -1.0},
+    "training": {
+        "teacher": {"k": 4, "width": 64, "depth": 2, "epochs": 6, "batch_rows": 256, "learning_rate": 0.003},
+        "student": {"widths": [64, 32], "epochs": 10, "batch_rows": 256, "learning_rate": 0.003},
+        "calibration_rows": 512,
+        "validation": 3,
+        "holdout": 3,
+    },
+}
+
+
 @pytest.fixture(scope="session")
 def trained_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     root = tmp_path_factory.mktemp("chain")
-    # Two weeks train no good model, and the second one may be worse: here the gates are evaluated, not tested. It must
-    # only be better than a constant, so it learns a little longer than the other small cases.
-    changes = {
-        "gates": {"margin_over_champion": -1.0},
-        "training": {
-            "teacher": {"k": 4, "width": 64, "depth": 2, "epochs": 6, "batch_rows": 256, "learning_rate": 0.003},
-            "student": {"widths": [64, 32], "epochs": 10, "batch_rows": 256, "learning_rate": 0.003},
-            "calibration_rows": 512,
-            "validation": 3,
-            "holdout": 3,
-        },
-    }
-    return make_flights_case(root / "project", root / "landing", changes=changes)
+    return make_flights_case(root / "project", root / "landing", changes=TRAINED)
 
 
 @pytest.fixture(scope="session")

@@ -52,3 +52,16 @@ def test_a_dag_file_parses_in_half_a_second_and_loads_no_heavy_library(path: Pat
     assert not set(HEAVY) & set(found["modules"])
     assert "pipelines.runtime" not in found["modules"]
     assert found["seconds"] < 0.5, "CPU seconds beyond importing airflow.sdk"
+
+
+def test_a_task_that_starts_builds_only_its_own_dag(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.definitions.context import _AIRFLOW_PARSING_CONTEXT_DAG_ID
+    from usecase_dags import build
+
+    every = set(build("flights"))
+    assert len(every) == 5
+    for dag_id in every:
+        monkeypatch.setenv(_AIRFLOW_PARSING_CONTEXT_DAG_ID, dag_id)
+        assert set(build("flights")) == {dag_id}
+    monkeypatch.setenv(_AIRFLOW_PARSING_CONTEXT_DAG_ID, "another_dag")
+    assert set(build("flights")) == every

@@ -47,10 +47,45 @@ def test_a_taken_port_is_passed_over() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert processes.free_port(port) != port
-        assert processes.free_port(port, [port + 1]) not in (port, port + 1)
+        other, claim = processes.claim_port(port)
+        claim.close()
+        assert other > port
         with pytest.raises(OSError, match="no free port"):
-            processes.free_port(port, tries=1)
+            processes.claim_port(port, tries=1)
+
+
+def test_a_claimed_port_is_passed_over_until_the_claim_is_given_back() -> None:
+    first, claim = processes.claim_port(23000)
+    with claim:
+        second, other = processes.claim_port(first)
+        other.close()
+        assert second > first
+        with pytest.raises(OSError, match="no free port"):
+            processes.claim_port(first, tries=1)
+    again, claim = processes.claim_port(first)
+    claim.close()
+    assert again == first
+
+
+_CHOOSER = """
+import sys
+from include.local import processes
+ports = [processes.claim_port(23100), processes.claim_port(23100)]
+print(*[port for port, _claim in ports], flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_those_who_choose_at_the_same_time_choose_different_ports() -> None:
+    command = [sys.executable, "-c", _CHOOSER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    choosers = [subprocess.Popen(command, cwd=PROJECT, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    chosen = [line for chooser in choosers for line in chooser.stdout.readline().split()]
+    for chooser in choosers:  # every one still held its ports when the last one had chosen
+        chooser.communicate("done\n", timeout=30)
+        assert chooser.returncode == 0
+    assert len(chosen) == 8
+    assert len(set(chosen)) == 8, chosen
 
 
 _STUBBORN = """
