@@ -100,8 +100,10 @@ class Calls:
             # Status 0: the client's own trouble with TLS, which its reason begins with.
             status = int(error.status or 0)
             text = _said(error.body) if status else str(error.reason).partition("\n")[0]
-        except (HTTPError, HTTPException, OSError, ValueError) as error:  # ValueError: an answer that is not lakeFS's
+        except (HTTPError, HTTPException, OSError) as error:
             status, text = 0, type(error).__name__
+        except ValueError as error:
+            status, text = 0, f"an answer that lakefs_sdk cannot read, {type(error).__name__}"
         # Raised out here, without a cause or context: those hold what was sent.
         if status in (0, 429) or status >= 500 or _WRITE_FAILED in text:
             raise Unanswered(f"{status or ''} {text}".strip())

@@ -177,6 +177,13 @@ def test_what_a_newer_server_says_besides_is_passed_over(server: Misbehaving) ->
     assert server.repository().head("main") == "c1"
 
 
+def test_an_answer_that_the_sdk_is_too_old_for_is_named_so(server: Misbehaving) -> None:
+    said = {"id": "0" * 64, "parents": [], "committer": "", "message": "", "creation_date": 1, "meta_range_id": ""}
+    server.treat = answering(200, json.dumps({**said, "version": 99}).encode())
+    with pytest.raises(UnavailableError, match="lakefs_sdk cannot read"):
+        server.repository(deadline=0.0).get_commit("0" * 64)
+
+
 def test_files_go_up_and_come_down_in_pieces(server: Misbehaving, tmp_path: Path) -> None:
     size = 64 * _MIB
     file = tmp_path / "large"
