@@ -72,6 +72,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "rollback": _MODEL,
 }
 
+#: What any step imports besides, when its snapshots are on lakeFS.
+LAKEFS: tuple[str, ...] = ("lakefs_sdk.client", "pipelines.backends.lakefs")
+
 
 def quiet() -> None:
     """Raises the levels of loggers that say hundreds of lines while their package is imported."""
@@ -91,15 +94,18 @@ def load(step: str) -> int:
     return len(sys.modules) - before
 
 
-def load_all() -> dict[str, str]:
+def load_all(*also: str) -> dict[str, str]:
     """Imports what any step needs. One that fails does not hold up the others.
+
+    Args:
+        also: modules besides, such as those of `LAKEFS`.
 
     Returns:
         The modules that could not be imported, each with its error.
     """
     quiet()
     failed = {}
-    for module in sorted({module for modules in MODULES.values() for module in modules}):
+    for module in sorted({module for modules in (*MODULES.values(), also) for module in modules}):
         try:
             importlib.import_module(module)
         except Exception as error:

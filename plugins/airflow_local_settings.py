@@ -69,11 +69,12 @@ def _warm_up() -> None:
         from pipelines import warm
         from pipelines.settings import Settings
 
-        if not Settings().warm:
+        settings = Settings()
+        if not settings.warm:
             log.info("warm workers are turned off (OVERNIGHT_WARM)")
             return
         begun = time.perf_counter()
-        failed = warm.load_all()
+        failed = warm.load_all(*(warm.LAKEFS if settings.lakefs_endpoint is not None else ()))
         for module in _AIRFLOW:
             with suppress(ImportError):
                 importlib.import_module(module)

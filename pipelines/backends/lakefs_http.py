@@ -1,31 +1,29 @@
-"""HTTP to a lakeFS server: each call with a timeout, and what became of it.
+"""Calls to a lakeFS server through `lakefs_sdk`: each with a timeout, and what became of it.
 
 A call ends in one of four ways: an answer; `Refused`, the server's definite no; `UnavailableError` after retries with
 jitter up to a deadline; and, for a call that may not be made twice, `Unanswered`: it may have happened or not, and
 may still.
-
-Plain HTTP (the API is `/api/v1` of any lakeFS 1.x): decision 0010 says why not through `lakefs_sdk`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import time
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 from pipelines.errors import TerminalError, UnavailableError, explain
 
 if TYPE_CHECKING:
+    from lakefs_sdk.client import LakeFSClient
     from pydantic import SecretStr
-    from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3 import BaseHTTPResponse
+
+Answer = TypeVar("Answer")
 
 #: With 400, as if the caller were to blame: what the server says when its own storage fails, such as a full disk.
 _WRITE_FAILED = "failed to write to storage"
@@ -67,75 +65,59 @@ class Calls:
         self.server = server
 
     @cached_property
-    def _pool(self) -> PoolManager:
-        from urllib3 import PoolManager
+    def lake(self) -> LakeFSClient:
+        """The client whose methods `once` and `call` take."""
+        from lakefs_sdk import Configuration
+        from lakefs_sdk.client import LakeFSClient
 
-        # urllib3 would repeat calls by itself, without asking what became of them.
-        return PoolManager(maxsize=8, retries=False)
+        configuration = Configuration(
+            host=f"{self.server.endpoint.rstrip('/')}/api/v1",
+            username=self.server.access_key_id,
+            password=self.server.secret_access_key.get_secret_value(),
+        )
+        # With None, urllib3 would repeat calls by itself, without asking what became of them.
+        configuration.retries = False
+        return LakeFSClient(configuration)
 
-    def once(
-        self,
-        method: str,
-        place: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-        content: bytes | Path | None = None,
-        headers: Mapping[str, str] | None = None,
-        whole: bool = True,
-    ) -> BaseHTTPResponse:
+    def once(self, method: Callable[..., Answer], *args: Any, **named: Any) -> Answer:
         """Makes a call, once.
 
         Args:
-            body: sent as JSON.
-            content: sent as it is; a file is streamed.
-            whole: whether to read the answer's body now.
+            method: of the client; gets the rest, and `_request_timeout`.
 
         Raises:
             Refused: a definite no. Unanswered: it may have happened. TerminalError: the access key is refused.
         """
-        from urllib3 import Timeout
+        from http.client import HTTPException
+
+        from lakefs_sdk.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
-        url = f"{self.server.endpoint.rstrip('/')}/api/v1{place}" + (f"?{urlencode(query)}" if query else "")
-        data: bytes | Path = b"" if content is None else content
-        sent = {"Accept": "application/json", "Authorization": self._authorization(), **(headers or {})}
-        if content is not None:
-            sent["Content-Type"] = "application/octet-stream"
-        elif body is not None:
-            sent["Content-Type"], data = "application/json", json.dumps(body).encode()
-        size = data.stat().st_size if isinstance(data, Path) else len(data)
-        if method in ("POST", "PUT"):
-            sent["Content-Length"] = str(size)
-        timeout = Timeout(connect=min(5.0, self.server.timeout), read=self.server.timeout)
-        # Causes are cut off: they carry what was sent.
+        limits = (min(5.0, self.server.timeout), self.server.timeout)
         try:
-            with data.open("rb") if isinstance(data, Path) else contextlib.nullcontext(data or None) as stream:
-                answer = self._pool.request(
-                    method, url, body=stream, headers=sent, timeout=timeout, preload_content=whole
-                )
-            if answer.status < 300:
-                return answer
-            text = _said(answer.data)
-        except (HTTPError, OSError) as error:
-            raise Unanswered(type(error).__name__) from None
-        if answer.status == 401 or (answer.status == 403 and "protected" not in text):
+            return method(*args, _request_timeout=limits, **named)
+        except ApiException as error:
+            # Status 0: the client's own trouble with TLS, which its reason begins with.
+            status = int(error.status or 0)
+            text = _said(error.body) if status else str(error.reason).partition("\n")[0]
+        except (HTTPError, HTTPException, OSError) as error:
+            status, text = 0, type(error).__name__
+        except ValueError as error:
+            status, text = 0, f"an answer that lakefs_sdk cannot read, {type(error).__name__}"
+        # Raised out here, without a cause or context: those hold what was sent.
+        if status in (0, 429) or status >= 500 or _WRITE_FAILED in text:
+            raise Unanswered(f"{status or ''} {text}".strip())
+        if status == 401 or (status == 403 and "protected" not in text):
             raise TerminalError(
                 explain(
                     f"lakeFS {self.server.endpoint}",
-                    f"the server refused the access key ({answer.status} {text})",
+                    f"the server refused the access key ({status} {text})",
                     remedy="check OVERNIGHT_LAKEFS_ACCESS_KEY_ID and OVERNIGHT_LAKEFS_SECRET_ACCESS_KEY",
                 )
             )
-        if answer.status == 429 or answer.status >= 500 or _WRITE_FAILED in text:
-            raise Unanswered(f"{answer.status} {text}".strip())
-        raise Refused(answer.status, text)
+        raise Refused(status, text)
 
-    def _authorization(self) -> str:
-        pair = f"{self.server.access_key_id}:{self.server.secret_access_key.get_secret_value()}"
-        return "Basic " + b64encode(pair.encode()).decode()
-
-    def call(self, method: str, place: str, **named: Any) -> BaseHTTPResponse:
+    def call(self, method: Callable[..., Answer], *args: Any, **named: Any) -> Answer:
         """Makes a call that may be repeated, until it is answered.
 
         Raises:
@@ -144,11 +126,46 @@ class Calls:
         wait = self.patience()
         while True:
             try:
-                return self.once(method, place, **named)
+                return self.once(method, *args, **named)
             except Unanswered as error:
                 problem = str(error)
             if not wait():
                 raise self.unavailable(problem)
+
+    def streamed(
+        self,
+        method: str,
+        place: str,
+        query: Mapping[str, str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | IO[bytes] | None = None,
+        _request_timeout: tuple[float, float],
+    ) -> BaseHTTPResponse:
+        """A method for `once` and `call` that holds no body whole; the answer's is yet to be read.
+
+        The client's own methods do: `upload_object` reads a file into a form, and `get_object` reads the answer even
+        when told not to. So this goes one level deeper, to the connections below them.
+        """
+        from lakefs_sdk.exceptions import ApiException
+        from lakefs_sdk.rest import RESTResponse
+        from urllib3 import Timeout
+
+        client = self.lake.objects_api.api_client
+        sent = {**client.default_headers, "Accept": "application/json", **(headers or {})}
+        client.update_params_for_auth(sent, None, ["basic_auth"], place, method, None)
+        connect, read = _request_timeout
+        answer: BaseHTTPResponse = client.rest_client.pool_manager.request(
+            method,
+            f"{client.configuration.host}{place}?{urlencode(query)}",
+            body=body,
+            headers=sent,
+            timeout=Timeout(connect=connect, read=read),
+            preload_content=False,
+        )
+        if answer.status >= 300:
+            raise ApiException(http_resp=RESTResponse(answer))
+        return answer
 
     def patience(self) -> Callable[[], bool]:
         """Waits a little longer each time it is called, with jitter; False when the deadline would pass."""
@@ -182,10 +199,10 @@ class Calls:
         )
 
 
-def _said(body: bytes) -> str:
+def _said(body: str | bytes | None) -> str:
     """The message in an error's body, cut short in the middle; a proxy's page says nothing to us."""
     try:
-        text = str(json.loads(body)["message"])
+        text = str(json.loads(body or b"")["message"])
     except (ValueError, KeyError, TypeError):
         return ""
     return text if len(text) <= 500 else f"{text[:200]} ... {text[-300:]}"  # what caused it stands at the end
