@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +18,27 @@ def write(frame: pl.DataFrame, path: Path) -> str:
 
     Returns:
         BLAKE3 (hex) of the file. Equal frames give equal files on one version of Polars.
+
+    Raises:
+        OSError: the disk is full, or cannot be written to.
     """
+    from polars.exceptions import PolarsError
+
     # Snappy: every reader of Parquet has it, and it decodes several times faster than zstd (ADR 0009).
-    frame.write_parquet(path, compression="snappy", statistics=True)
+    try:
+        frame.write_parquet(path, compression="snappy", statistics=True)
+    except PolarsError as error:
+        # A footer that finds no room is "out of specification" to Polars.
+        if not _room(path.parent):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     return digest(path)
+
+
+def _room(folder: Path) -> bool:
+    """Whether a disk has a block and a file left."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail > 0 and disk.f_favail > 0
 
 
 def digest(path: Path) -> str:

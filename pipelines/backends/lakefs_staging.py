@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 #: In the metadata of a run's commits: the commit of main from which its branch began.
 _BASE = "overnight.base"
+#: Answers that broke off at the same byte, one after the other, before the bytes are held to be damaged: a network
+#: breaks anywhere.
+_BREAKS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,23 +157,32 @@ class Staging:
         return found
 
     def _digest(self, ref: str, staged: StagedPartition, into: Path | None = None) -> str:
-        """SHA-256 of a staged object's bytes as the server gives them now; from the start again if it breaks off."""
+        """The digest of a staged object's bytes as the server gives them now; from the start again if it breaks off.
+
+        Raises:
+            IntegrityError: the server has fewer bytes than it says: they end at the same place each time.
+        """
         path, wait = part_path(staged.table, staged.partition), self._repository.patience()
+        ends: list[int] = []
         while True:
-            digest = digester()
+            digest, ended = digester(), 0
             try:
                 with into.open("wb") if into is not None else contextlib.nullcontext() as file:
                     for piece in self._repository.stream(ref, path):
                         digest.update(piece)
+                        ended += len(piece)
                         if file is not None:
                             file.write(piece)
                 return digest.hexdigest()
             except Unanswered as error:
                 problem = str(error)
+                ends.append(ended)
             except Refused:
                 raise NotFoundError(
                     explain(_where(staged), "the staged bytes are gone", remedy="stage it again")
                 ) from None
+            if ends[-_BREAKS:] == [ended] * _BREAKS:
+                raise _spoiled(staged)
             if not wait():
                 raise self._repository.unavailable(problem)
 
