@@ -1,7 +1,7 @@
 """Orders of customers, published straight into a store: what an erasure has to find, in every kind of place.
 
 Three days with two orders a customer and day; the first day was restated once, so that older bytes are held too.
-Customer 90210417 is Ada, whose name is in `customers` only and whose address is in all of her orders.
+Customer 90210417 is the subject: its name is in `customers` only, its address in all of its orders.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from pathlib import Path
 import polars as pl
 
 from pipelines.ports import STATIC, Draft, SnapshotStore
-from pipelines.records import Check, Publication, RunInfo, StagedPartition, ValidationReport
+from pipelines.records import Publication, RunInfo, StagedPartition
 from pipelines.spec import UseCase
 from pipelines.steps.scoring import PREDICTIONS
+from tests.contracts.stores import audit
 
 RUN = RunInfo(run_id="night", dag_id="orders", code_version="abc")
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
-ADA, ADAS_ADDRESS = 90210417, "ada@example.org"
-CUSTOMERS = {ADA: ADAS_ADDRESS, 90210418: "bob@example.org", 90210419: "cy@example.org"}
+SUBJECT, ITS_ADDRESS = 90210417, "one@example.org"
+CUSTOMERS = {SUBJECT: ITS_ADDRESS, 90210418: "two@example.org", 90210419: "three@example.org"}
 
 SPEC = UseCase.model_validate(
     {
@@ -88,24 +89,9 @@ def returns(day: str) -> pl.DataFrame:
 
 def customers() -> pl.DataFrame:
     """The static table."""
-    names = ["Ada Countess", "Bob", "Cy"]
+    names = ["customer one", "customer two", "customer three"]
     return pl.DataFrame({"customer": list(CUSTOMERS), "name": names}).with_columns(
         since=pl.lit(datetime(2020, 1, 1, tzinfo=UTC)).dt.date()
-    )
-
-
-def audit(staged: StagedPartition, *, passed: bool = True, observed: str = "it") -> ValidationReport:
-    """A report of exactly these bytes."""
-    return ValidationReport(
-        use_case=staged.use_case,
-        table=staged.table,
-        partition=staged.partition,
-        digest=staged.digest,
-        suite="suite",
-        suite_digest="0" * 64,
-        rows=staged.rows,
-        passed=passed,
-        checks=(Check(name="looked_at", passed=passed, observed=observed),),
     )
 
 

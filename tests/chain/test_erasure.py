@@ -64,12 +64,12 @@ def _spread(runtime: Runtime) -> str:
 def test_a_plane_is_erased_from_everything_and_nothing_is_scored_anew(runtime: Runtime) -> None:
     plane, home = _spread(runtime), runtime.settings.home
     before = {table: _seen(runtime, table) for table in ("rows", "planes", "predictions", "labels")}
-    hers = before["rows"].filter(pl.col("tailnum") == plane)
-    flight = hers.filter(pl.col("partition") == NIGHTS[0]).get_column("flight_id")[0]
+    its_rows = before["rows"].filter(pl.col("tailnum") == plane)
+    flight = its_rows.filter(pl.col("partition") == NIGHTS[0]).get_column("flight_id")[0]
     there = holding(home, plane, but=_DOCUMENTED)
     for place in ("/rows/partition=", "/planes/partition=", "_staging", "_quarantine", "reports"):
         assert any(place in path for path in there), place
-    assert any("sets" in path for path in holding(home, hers.get_column("flight_id")[0]))
+    assert any("sets" in path for path in holding(home, its_rows.get_column("flight_id")[0]))
 
     would = _erase(runtime, f"tailnum={plane}")
     assert not would.done
@@ -82,10 +82,10 @@ def test_a_plane_is_erased_from_everything_and_nothing_is_scored_anew(runtime: R
     assert holding(home, plane) == []  # nor do this model's artifacts hold it: it is no feature
     lost = {entry.table: entry.rows for entry in done.tables}
     assert lost == {
-        "rows": hers.height,
-        "labels": before["labels"].join(hers, on="flight_id", how="semi").height,
+        "rows": its_rows.height,
+        "labels": before["labels"].join(its_rows, on="flight_id", how="semi").height,
         "planes": 1,
-        "predictions": hers.filter(pl.col("partition") == NIGHTS[0]).height,
+        "predictions": its_rows.filter(pl.col("partition") == NIGHTS[0]).height,
     }
     assert _seen(runtime, "rows").equals(before["rows"].filter(pl.col("tailnum").ne_missing(plane)))
     assert [(entry.name, entry.parts, entry.holds_values) for entry in done.models] == [

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.cases.orders import ADAS_ADDRESS, DAYS, PREDICTIONS, fill, orders, set_aside
+from tests.cases.orders import DAYS, ITS_ADDRESS, PREDICTIONS, fill, orders, set_aside
 from tests.contracts.stores import open_store
 from tests.scan import holding
 
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from pipelines.backends.files import Files
 from pipelines.steps.erasure import Places, erase, parse_subject
-from tests.cases.orders import ADAS_ADDRESS, RUN, SPEC
+from tests.cases.orders import ITS_ADDRESS, RUN, SPEC
 from tests.contracts.stores import open_store
 
 class NoModels:
@@ -32,7 +32,7 @@ class NoModels:
 
 root = Path(sys.argv[2])
 places = Places(reports=root / "reports", work=root / "work", cache=root / "copies")
-subject = parse_subject(SPEC, f"address={ADAS_ADDRESS}")
+subject = parse_subject(SPEC, f"address={ITS_ADDRESS}")
 store = open_store(sys.argv[1], root)
 erase(SPEC, store, Files(root / "landing"), NoModels(), subject, places, RUN, reason="request", act=True)
 """
@@ -49,11 +49,11 @@ def _prepare(backend: str, root: Path) -> None:
     fill(store)
     inbox = root / "inbox.csv"
     inbox.write_bytes(orders(DAYS[1]).write_csv().encode())
-    set_aside(store, "rows", DAYS[1], inbox, observed=f"bad: {ADAS_ADDRESS}")
+    set_aside(store, "rows", DAYS[1], inbox, observed=f"bad: {ITS_ADDRESS}")
     inbox.unlink()
     page = root / "reports" / "uc" / "page.html"
     page.parent.mkdir(parents=True)
-    page.write_text(f"<td>{ADAS_ADDRESS}</td>")
+    page.write_text(f"<td>{ITS_ADDRESS}</td>")
 
 
 def _outcome(backend: str, root: Path) -> dict[str, object]:
@@ -75,7 +75,7 @@ def _outcome(backend: str, root: Path) -> dict[str, object]:
         },
         "tombstones": len(store.tombstones()),
         "quarantine": [(entry.report, sorted(store.originals(entry))) for entry in store.quarantined("rows")],
-        "address": holding(root, ADAS_ADDRESS),
+        "address": holding(root, ITS_ADDRESS),
         "key": holding(root, "o-2024-03-02-7-1"),
     }
 
