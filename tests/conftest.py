@@ -25,6 +25,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(SKIPPED, yellow=True)
 
 
+def pytest_sessionfinish() -> None:
+    """Ends the server that tests fork processes from: left alone it outlives the session by a moment."""
+    from multiprocessing import forkserver
+
+    forkserver._forkserver._stop()
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of a snapshot store's backend, with the servers that it needs running."""

@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from include.local import processes
+from tests.servers.folders import open_to_all
 
 _SECONDS = 30.0
 
@@ -54,7 +55,7 @@ def postgres() -> Iterator[str]:
     assert initdb is not None
     who = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
     port, claim = processes.claim_port(25432)
-    with claim, tempfile.TemporaryDirectory(prefix="overnight-postgres-") as folder:
+    with claim, tempfile.TemporaryDirectory(prefix="overnight-postgres-", dir=open_to_all()) as folder:
         root, word = Path(folder), secrets.token_urlsafe(16)
         (root / "word").write_text(word)
         if who:

@@ -26,6 +26,7 @@ from pipelines.backends.lakefs import open_store
 from pipelines.settings import Settings
 from tests.cases import REPOSITORY
 from tests.contracts.stores import put
+from tests.servers.folders import open_to_all
 from tests.unit.production import Compose, fresh_environment, load
 
 _FILES = REPOSITORY / "include" / "production"
@@ -139,7 +140,8 @@ def postgres(secrets: dict[str, str], compose: Compose) -> Iterator[Postgres]:
     initdb, server, ready = _program("initdb"), _program("postgres"), _program("pg_isready")
     # PostgreSQL refuses to run as root, and its account may not enter the folders of pytest.
     account = {"user": "postgres"} if os.geteuid() == 0 else {}
-    with tempfile.TemporaryDirectory(prefix="overnight-postgres-", ignore_cleanup_errors=True) as name:
+    options = {"prefix": "overnight-postgres-", "dir": open_to_all(), "ignore_cleanup_errors": True}
+    with tempfile.TemporaryDirectory(**options) as name:
         folder = Path(name)
         if account:
             shutil.chown(folder, "postgres")
