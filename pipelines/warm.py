@@ -11,6 +11,7 @@ import sys
 
 _STORE = (
     "polars",
+    "blake3",
     "deltalake",
     "deltalake.transaction",
     "pyarrow.pandas_compat",

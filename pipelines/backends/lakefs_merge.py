@@ -81,7 +81,7 @@ def _refused(repository: Repository, where: str, key: str, base: str, error: Ref
             explain(
                 f"{where} on lakefs://{repository.name}/{MAIN}",
                 f"somebody wrote to main without a publish: {shown}",
-                remedy=f"look at these files, then `overnight doctor --use-case {where.partition('/')[0]} --repair`",
+                remedy=f"look at these files, then `overnight doctor {where.partition('/')[0]} --repair`",
             )
         )
     if error.status == 412:

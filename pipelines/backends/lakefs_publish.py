@@ -89,7 +89,7 @@ class Publishing:
                 explain(
                     f"{where} on lakefs://{self._repository.name}/{MAIN}",
                     f"commit {main[:12]} was merged without a publish",
-                    remedy=f"see what it changed, then `overnight doctor --use-case {self._use_case} --repair`",
+                    remedy=f"see what it changed, then `overnight doctor {self._use_case} --repair`",
                 )
             )
 

@@ -124,7 +124,7 @@ def test_rows_that_were_merged_by_hand_past_the_gate_are_not_the_newest_snapshot
         store.scan(good.model_copy(update={"version": merged}))
     (finding,) = [each for each in store.examine() if each.name == "unaudited_merge"]
     mine = stage(store, "2013-01-02", 2)
-    with pytest.raises(StrayWriteError, match="overnight doctor"):
+    with pytest.raises(StrayWriteError, match="overnight doctor uc --repair"):
         store.publish("rows", [mine], [audit(mine)], RUN)
     assert content(store) == {"2013-01-01": [1.0]}
     store.repair(finding)
