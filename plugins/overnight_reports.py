@@ -52,7 +52,8 @@ def snapshot_page(ref: SnapshotRef, parts: list[PublishedPartition], commit: Com
     lines = [f"<h1>{title}</h1><p>{len(parts)} partitions, {rows:,} rows</p>"]
     if commit:
         by = [("Run", commit.run.run_id), ("DAG", commit.run.dag_id), ("Code", commit.run.code_version)]
-        by += [(str(name), str(value)) for name, value in commit.provenance.items() if isinstance(value, str)]
+        told = {name: ", ".join(value) if _names(value) else value for name, value in commit.provenance.items()}
+        by += [(name.capitalize(), value) for name, value in told.items() if isinstance(value, str)]
         facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in by)
         lines.append(f"<h2>Committed by</h2><table>{facts}</table>")
         lines.append("<h2>Replaced or added in this version</h2>")
@@ -61,6 +62,10 @@ def snapshot_page(ref: SnapshotRef, parts: list[PublishedPartition], commit: Com
     lines.append(_table(parts, {part.partition for part in parts}, commit))
     body = "".join(lines)
     return f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>{body}"
+
+
+def _names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _table(parts: list[PublishedPartition], chosen: set[str], commit: Commit | None) -> str:
