@@ -10,16 +10,21 @@ from pipelines.records import Audit, StagedPartition, ValidationReport
 
 
 def audits_of(
-    use_case: str, table: str, staged: Sequence[StagedPartition], reports: Sequence[ValidationReport]
+    use_case: str,
+    table: str,
+    staged: Sequence[StagedPartition],
+    reports: Sequence[ValidationReport],
+    suite: str | None = None,
 ) -> dict[str, Audit]:
     """The audit of each staged partition, as its commit keeps it.
 
     Args:
         reports: one for each staged partition, in the same order.
+        suite: digest of the suite that must have judged.
 
     Raises:
-        AuditError: a report is missing, failed, checked nothing, or is not of exactly these bytes; nothing is staged,
-            or one partition twice.
+        AuditError: a report is missing, failed, checked nothing, or is not of exactly these bytes and this suite;
+            nothing is staged, or one partition twice.
     """
     where = f"{use_case}/{table}"
     if not staged:
@@ -28,6 +33,10 @@ def audits_of(
         raise AuditError(explain(where, f"{len(staged)} partitions, {len(reports)} audits"))
     if len({part.partition for part in staged}) != len(staged):
         raise AuditError(explain(where, "a partition is staged twice in one publish"))
+    for part, report in zip(staged, reports, strict=True):
+        if suite is not None and report.suite_digest != suite:
+            what = f"it was audited with another suite ({report.suite_digest[:12]}) than is asked for now"
+            raise AuditError(explain(f"{where}/{part.partition}", what, allowed=suite[:12], remedy="validate again"))
     return {part.partition: _audit(use_case, table, part, report) for part, report in zip(staged, reports, strict=True)}
 
 

@@ -141,6 +141,7 @@ class SnapshotStore(Protocol):
         provenance: Mapping[str, object] | None = None,
         absent: bool = False,
         kind: Literal["publish", "erase"] = "publish",
+        suite: str | None = None,
     ) -> Publication:
         """Makes the staged partitions visible in one atomic commit; replaces partitions of the same key.
 
@@ -152,9 +153,10 @@ class SnapshotStore(Protocol):
             reports: the passing audit of each staged partition, in the same order.
             provenance: kept in the commit (JSON values).
             absent: fail when any of the partitions is published already, whenever that was.
+            suite: digest of the suite that must have judged, where that can be said beforehand.
 
         Raises:
-            AuditError: a report is missing, failed, or is not of exactly these bytes.
+            AuditError: a report is missing, failed, or is not of exactly these bytes and this suite.
             IntegrityError: staged bytes are not what was staged.
             NotFoundError: a staged partition was discarded or swept.
             SchemaMismatch: the columns are not the published table's.
@@ -306,6 +308,10 @@ class Validator(Protocol):
             SpecError: an expectation does not exist or its arguments do not fit.
             IntegrityError: a staged file is gone, or is not what was staged.
         """
+        ...
+
+    def suite(self, spec: UseCase, table: str, partition: str) -> str:
+        """Digest of the suite that judges a partition now; every report carries that of the one that judged it."""
         ...
 
     def report_unreadable(

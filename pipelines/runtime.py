@@ -179,7 +179,7 @@ class Runtime:
         """Publishes what passed; see `steps.ingest.publish`."""
         from pipelines.steps import ingest
 
-        return ingest.publish(self.store, validated, self.run)
+        return ingest.publish(self.spec, self.validator, self.store, validated, self.run)
 
     def published(self, partitions: Sequence[str]) -> list[str]:
         """Those of the partitions whose rows are published."""

@@ -44,7 +44,8 @@ _GX = (
 MODULES: dict[str, tuple[str, ...]] = {
     "land": (*_INGEST, "pipelines.tabular.parquet"),
     "validate": (*_INGEST, *_GX),
-    "publish": _INGEST,
+    # Which suite must have judged is asked of the validator.
+    "publish": (*_INGEST, *_GX),
     "announce": (),
     "score": _ENGINE,
     "audit": (*_STORE, "pipelines.steps.scoring"),

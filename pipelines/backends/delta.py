@@ -101,8 +101,9 @@ class DeltaStore:
         provenance: Mapping[str, object] | None = None,
         absent: bool = False,
         kind: Literal["publish", "erase"] = "publish",
+        suite: str | None = None,
     ) -> Publication:
-        audits = audits_of(self._use_case, table, staged, reports)
+        audits = audits_of(self._use_case, table, staged, reports, suite)
         seen = {part.partition: self._staging.verify(part) for part in staged}
         columns = [self._staging.columns(part) for part in staged]
         failpoint("publish.verified")

@@ -67,6 +67,10 @@ class GreatExpectations:
             reports.append(report)
         return reports
 
+    def suite(self, spec: UseCase, table: str, partition: str) -> str:
+        """Digest of the suite that judges a partition now."""
+        return rules_digest(rules(spec, table, static=is_static(partition)))
+
     def report_unreadable(
         self, spec: UseCase, table: str, partition: str, sources: Sequence[SourceFile], check: Check
     ) -> ValidationReport:

@@ -122,8 +122,9 @@ class LakeFSStore:
         provenance: Mapping[str, object] | None = None,
         absent: bool = False,
         kind: Literal["publish", "erase"] = "publish",
+        suite: str | None = None,
     ) -> Publication:
-        audits = audits_of(self._use_case, table, staged, reports)
+        audits = audits_of(self._use_case, table, staged, reports, suite)
         version, changed = self._publishing.publish(
             table, staged, audits, run, provenance=provenance or {}, absent=absent, kind=kind
         )

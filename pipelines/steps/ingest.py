@@ -109,8 +109,15 @@ def validate(
     )
 
 
-def publish(store: SnapshotStore, validated: Validated, run: RunInfo) -> Publication | None:
-    """Publishes what passed, in one commit; None when nothing did."""
+def publish(
+    spec: UseCase, validator: Validator, store: SnapshotStore, validated: Validated, run: RunInfo
+) -> Publication | None:
+    """Publishes what passed, in one commit; None when nothing did.
+
+    Raises:
+        AuditError: the expectations were changed since: what passed the old ones may fail the new.
+    """
     if not validated.staged:
         return None
-    return store.publish(validated.table, validated.staged, validated.reports, run)
+    suite = validator.suite(spec, validated.table, validated.staged[0].partition)
+    return store.publish(validated.table, validated.staged, validated.reports, run, suite=suite)

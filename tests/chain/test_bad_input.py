@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import MissingInput
+from pipelines.errors import AuditError, MissingInput
 from pipelines.runtime import Runtime
 from tests.chain.conftest import NIGHTS, state
 
@@ -128,3 +128,14 @@ def test_a_missing_file_changes_nothing_and_says_where_it_should_be(runtime: Run
     with pytest.raises(MissingInput, match=r"flights/date=\{partition\}"):
         runtime.land("rows", [_NIGHT])
     assert state(runtime.settings.home) == before
+
+
+def test_what_passed_before_its_expectations_were_changed_is_not_published(runtime: Runtime) -> None:
+    validated = runtime.validate(runtime.land("rows", [_NIGHT]))
+    assert validated.staged
+    rows = runtime.spec.tables["rows"]
+    stricter = rows.model_copy(update={"min_rows": rows.min_rows + 1})
+    spec = runtime.spec.model_copy(update={"tables": {**runtime.spec.tables, "rows": stricter}})
+    with pytest.raises(AuditError, match="another suite"):
+        Runtime(spec, runtime.settings, runtime.run).publish(validated)
+    assert _NIGHT not in runtime.store.partitions(runtime.store.head("rows"))

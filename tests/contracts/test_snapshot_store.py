@@ -91,6 +91,16 @@ def test_publishing_without_a_passing_audit_of_exactly_these_bytes_is_refused(
     assert store.head("rows") is None
 
 
+def test_an_audit_by_another_suite_than_the_one_that_is_asked_for_is_refused(store: SnapshotStore) -> None:
+    staged = stage(store, "2013-01-01", 1)
+    report = audit(staged)
+    with pytest.raises(AuditError, match="another suite"):
+        store.publish("rows", [staged], [report], RUN, suite="f" * 64)
+    assert store.head("rows") is None
+    store.publish("rows", [staged], [report], RUN, suite=report.suite_digest)
+    assert content(store) == {"2013-01-01": [1.0]}
+
+
 def test_a_staged_file_that_changed_after_its_audit_is_refused(store: SnapshotStore) -> None:
     put(store, "2013-01-01", 1)
     staged = stage(store, "2013-01-01", 2)
