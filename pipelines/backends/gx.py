@@ -17,7 +17,7 @@ import polars as pl
 
 from pipelines import partitions
 from pipelines.backends.gx_html import page
-from pipelines.backends.gx_suite import Rule, build, is_static, rules, rules_digest
+from pipelines.backends.gx_suite import Rule, asked, build, is_static, rules, rules_digest
 from pipelines.backends.gx_words import check_of
 from pipelines.errors import IntegrityError, SpecError, explain
 from pipelines.parquet import digest_of
@@ -69,7 +69,7 @@ class GreatExpectations:
 
     def suite(self, spec: UseCase, table: str, partition: str) -> str:
         """Digest of the suite that judges a partition now."""
-        return rules_digest(rules(spec, table, static=is_static(partition)))
+        return rules_digest(asked(spec, table, static=is_static(partition)))
 
     def report_unreadable(
         self, spec: UseCase, table: str, partition: str, sources: Sequence[SourceFile], check: Check

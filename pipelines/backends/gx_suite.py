@@ -58,13 +58,28 @@ class Rule:
 
 
 def rules(spec: UseCase, table: str, *, static: bool = False) -> tuple[Rule, ...]:
+    """Everything that must hold, checked against the library; see `asked`.
+
+    Raises:
+        SpecError: an expectation does not exist, its arguments do not fit, or it names a column that is not there.
+    """
+    if table in spec.tables:
+        shape = spec.tables[table]
+        for each in shape.expectations:
+            _check(f"{spec.name}/{table}", shape, each.expect, each.kwargs)
+    return asked(spec, table, static=static)
+
+
+def asked(spec: UseCase, table: str, *, static: bool = False) -> tuple[Rule, ...]:
     """Everything that must hold: what follows from the table's spec first, then its own expectations.
+
+    Without the library, which costs seconds to import: for whoever only needs the suite's digest.
 
     Args:
         static: the partition is the whole of a static table, so no bounds of event time apply.
 
     Raises:
-        SpecError: an expectation does not exist, its arguments do not fit, or it names a column that is not there.
+        SpecError: there is no such table.
     """
     if table not in spec.tables:
         raise SpecError(explain(spec.name, f"there is no table {table!r}", allowed=", ".join(spec.tables)))
@@ -91,7 +106,7 @@ def rules(spec: UseCase, table: str, *, static: bool = False) -> tuple[Rule, ...
                 kwargs={"column": shape.event_time, "min_value": _START, "max_value": _END, "strict_max": True},
             )
         )
-    own = [_own(f"{spec.name}/{table}", shape, each.expect, each.kwargs) for each in shape.expectations]
+    own = [_rule(shape, each.expect, each.kwargs) for each in shape.expectations]
     return (*derived, *(rule for rule in own if rule not in derived))
 
 
@@ -121,7 +136,12 @@ def build(rule: Rule) -> Any:
     return catalogue()[rule.expect](**rule.kwargs)
 
 
-def _own(where: str, shape: Table, expect: str, kwargs: Mapping[str, Any]) -> Rule:
+def _rule(shape: Table, expect: str, kwargs: Mapping[str, Any]) -> Rule:
+    given = {name: _instants(shape, kwargs, value) if name in _VALUES else value for name, value in kwargs.items()}
+    return Rule(expect=expect, kwargs=given)
+
+
+def _check(where: str, shape: Table, expect: str, kwargs: Mapping[str, Any]) -> None:
     """Checks one expectation of a spec against the library, as far as that is possible without data."""
     where = f"{where}: expectation {expect!r}"
     known = catalogue()
@@ -147,12 +167,8 @@ def _own(where: str, shape: Table, expect: str, kwargs: Mapping[str, Any]) -> Ru
             )
         )
     _refuse_code(where, kwargs)
-    rule = Rule(
-        expect=expect,
-        kwargs={name: _instants(shape, kwargs, value) if name in _VALUES else value for name, value in kwargs.items()},
-    )
     try:
-        build(rule)
+        build(_rule(shape, expect, kwargs))
     except (ValueError, TypeError) as error:
         listed = error.errors() if hasattr(error, "errors") else [{"loc": (), "msg": str(error)}]
         wrong = "; ".join(f"{'.'.join(map(str, item['loc']))} {item['msg']}".strip() for item in listed)
@@ -170,7 +186,6 @@ def _own(where: str, shape: Table, expect: str, kwargs: Mapping[str, Any]) -> Ru
                 remedy=f"perhaps {near[0]} was meant" if near else None,
             )
         )
-    return rule
 
 
 def _refuse_code(where: str, value: Any) -> None:
