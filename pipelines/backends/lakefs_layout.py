@@ -54,7 +54,7 @@ def checked_key(key: str, what: str = "partition") -> str:
 
 
 def checked_digest(digest: str) -> str:
-    """A SHA-256, in hexadecimal digits.
+    """A digest, in hexadecimal digits.
 
     Raises:
         NotFoundError: it is not one.
@@ -103,7 +103,7 @@ def schema_path(table: str) -> str:
 
 
 def digest_of(stored: Stored) -> str:
-    """The SHA-256 that a file was uploaded with.
+    """The digest (BLAKE3) that a file was uploaded with.
 
     Raises:
         IntegrityError: somebody else uploaded it.

@@ -1,5 +1,7 @@
 import hashlib
 import logging
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from pipelines.backends.gx_words import allowed
 from pipelines.errors import IntegrityError, SpecError
 from pipelines.records import Check, SourceFile, StagedPartition
 from pipelines.spec import UseCase
+from tests.cases import REPOSITORY
 
 DAY = datetime(2024, 5, 1, tzinfo=UTC)
 OWN = [
@@ -465,3 +468,16 @@ def test_every_named_expectation_of_the_library_is_within_reach_of_a_spec():
     assert {cls.__name__ for cls in names.values()} >= {
         name for name in dir(library) if name.startswith("ExpectColumn") or name.startswith("ExpectTable")
     }
+
+
+def test_the_digest_of_a_suite_is_that_of_its_reports_and_costs_no_import_of_the_library(judge, validator):
+    assert validator.suite(use_case(), "rows", "2024-05-01") == judge(good()).suite_digest
+    code = (
+        "import sys; from pathlib import Path; from pipelines.backends.gx import GreatExpectations; "
+        "from pipelines.spec import load_spec; spec = load_spec(Path(sys.argv[1])); "
+        "[GreatExpectations(Path('reports')).suite(spec, table, '2013-09-01') for table in spec.tables]; "
+        "print('great_expectations' in sys.modules)"
+    )
+    flights = REPOSITORY / "include" / "use_cases" / "flights.yaml"
+    done = subprocess.run([sys.executable, "-c", code, str(flights)], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
