@@ -16,6 +16,7 @@ import polars as pl
 from benchmarks.harness import Result, seconds
 from pipelines.scoring.engine import Engine, usable_cores
 from pipelines.spec import UseCase, load_spec
+from pipelines.training.job import Job
 
 _ROWS, _TRAIN = 400_000, 20_000
 
@@ -51,7 +52,7 @@ def measure() -> list[Result]:
         data.mkdir()
         for part, count in (("train", _TRAIN), ("validation", 4000), ("holdout", 4000)):
             _rows(spec, count, generator).write_parquet(data / f"{part}.parquet")
-        entry.run(spec, data, out, lambda _: None, usable_cores())
+        entry.run(Job(spec=spec, data=data, out=out, threads=usable_cores()), lambda _: None)
         train = pl.read_parquet(data / "train.parquet")
         rows = _rows(spec, _ROWS, generator)
         engine = Engine(out, tile_rows=spec.scoring.tile_rows)

@@ -16,6 +16,7 @@
     │   └── GateRefused          a gate said no; the champion stays
     └── TransientError           the same call may succeed later
         ├── ConflictError        another writer won; read again and decide again
+        ├── InterruptedTraining  training was told to stop; it goes on from its checkpoint
         └── UnavailableError     a server or a disk did not answer
 
 Every message says where, what, which values are allowed, and the remedy: build it with `explain`.
@@ -86,6 +87,10 @@ class GateRefused(TerminalError):
 
 class ConflictError(TransientError):
     """Another writer won the race; read the state again and decide again."""
+
+
+class InterruptedTraining(TransientError):
+    """Training was told to stop; the same call goes on from its checkpoint."""
 
 
 class UnavailableError(TransientError):

@@ -327,15 +327,19 @@ class Validator(Protocol):
 class Trainer(Protocol):
     """Turns a training set into an artifact folder."""
 
-    def train(self, spec: UseCase, data: Path, out: Path, on_progress: OnProgress) -> None:
+    def train(self, spec: UseCase, data: Path, out: Path, checkpoints: Path, on_progress: OnProgress) -> None:
         """Trains, distils, compresses, and measures on the holdout. `out` then holds the artifact.
+
+        A call that was interrupted goes on where it was when it is repeated with the same arguments.
 
         Args:
             data: a folder with train.parquet, validation.parquet and holdout.parquet: the features, `label`,
-                `partition` and the key columns.
+                `partition` and the key columns; and, perhaps, unlabelled.parquet: the same without `label`.
+            checkpoints: a folder of this training alone, made when absent, that outlives an interruption.
 
         Raises:
             TrainingError: this data cannot give a usable model.
+            InterruptedTraining: it was told to stop, and has written a checkpoint.
         """
         ...
 

@@ -19,13 +19,14 @@ class LocalTrainer:
         """Sets the processor threads; absent, the cores that the scheduler grants this process."""
         self._threads = threads or len(os.sched_getaffinity(0))
 
-    def train(self, spec: UseCase, data: Path, out: Path, on_progress: OnProgress) -> None:
+    def train(self, spec: UseCase, data: Path, out: Path, checkpoints: Path, on_progress: OnProgress) -> None:
         """See `Trainer.train`. `out` appears complete or not at all; what an interrupted try left is swept away.
 
         Raises:
             TrainingError: this data cannot give a usable model, or `out` holds something already.
         """
         from pipelines.training.entry import run
+        from pipelines.training.job import Job
 
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise TrainingError(explain(str(out), "it exists already", remedy="give the training a new folder"))
@@ -35,7 +36,8 @@ class LocalTrainer:
             shutil.rmtree(abandoned, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
         try:
-            run(spec, data, building, on_progress, self._threads)
+            job = Job(spec=spec, data=data, out=building, checkpoints=checkpoints, threads=self._threads)
+            run(job, on_progress)
             building.chmod(0o755)
             building.replace(out)
         finally:

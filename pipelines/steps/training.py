@@ -207,7 +207,7 @@ def train(
             registry.log_progress(run_id, values)
             tell(values)
 
-        trainer.train(spec, data, folder, progress)
+        trainer.train(spec, data, folder, work / spec.name / "checkpoints" / training_key[:16], progress)
         _freeze_reference(spec, drift, data, folder)
         (folder / "provenance.json").write_text(training_set.model_dump_json(exclude={"folder"}, indent=2), "utf-8")
         artifacts.seal(folder)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from pipelines.errors import OvernightError
 from pipelines.spec import UseCase
+from pipelines.training.job import Job
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--spec", type=Path, required=True, help="a UseCase as JSON (UseCase.model_dump_json)")
     parser.add_argument("--data", type=Path, required=True, help="folder of train, validation and holdout .parquet")
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact")
+    parser.add_argument("--checkpoints", type=Path, help="folder that outlives an interruption (default: none)")
     parser.add_argument("--threads", type=int, help="processor threads (default: what torch finds)")
     chosen = parser.parse_args(arguments)
     try:
@@ -32,8 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     from pipelines.training.entry import run  # torch: only once the arguments are right
 
+    job = Job(spec=spec, data=chosen.data, out=chosen.out, checkpoints=chosen.checkpoints, threads=chosen.threads)
     try:
-        run(spec, chosen.data, chosen.out, _print, chosen.threads)
+        run(job, _print)
     except OvernightError as error:
         sys.stderr.write(f"{error}\n")
         return 1

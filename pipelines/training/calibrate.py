@@ -1,8 +1,9 @@
-"""One temperature for the student's logits, found on the validation rows (Guo et al., arXiv 1706.04599)."""
+"""Probabilities from logits, learnt on the validation rows: one temperature (Guo et al., arXiv 1706.04599)."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +13,26 @@ from pipelines.spec import Task
 
 _LOW, _HIGH, _STEPS = math.log(0.05), math.log(20.0), 60
 _GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How a logit becomes a probability: sigmoid or softmax of logit / temperature; or, isotonic (binary alone),
+    straight lines between `knots`, constant beyond them."""
+
+    temperature: float = 1.0
+    knots: tuple[tuple[float, float], ...] = ()
+    """(logit, probability), both ascending; empty unless isotonic."""
+
+    @property
+    def method(self) -> str:
+        """none, temperature or isotonic."""
+        return "isotonic" if self.knots else "none" if self.temperature == 1.0 else "temperature"
+
+
+def fit(task: Task, logits: Tensor, target: Tensor) -> Calibration:
+    """The calibration of validation logits [n, o]."""
+    return Calibration(temperature=temperature(task, logits, target))
 
 
 def temperature(task: Task, logits: Tensor, target: Tensor) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.spec import UseCase
 from pipelines.training import graph
+from pipelines.training.calibrate import Calibration
 from pipelines.training.prepare import FIRST, MISSING, NULL_WORDS, UNKNOWN, Preparation
 
 #: Raised when a reader of the old file would misread the new one.
@@ -20,7 +21,7 @@ def card(
     spec: UseCase,
     preparation: Preparation,
     rows: Mapping[str, int],
-    temperature: float,
+    calibration: Calibration,
     mean: float,
     scale: float,
     threads: int,
@@ -36,7 +37,7 @@ def card(
         "classes": list(spec.label.classes),
         "numeric": list(numeric),
         "categorical": list(spec.features.categorical),
-        "served": "student_int8" if spec.training.compression == "int8" else "student_fp32",
+        "served": {"int8": "student_int8", "fp16": "student_fp16", "none": "student_fp32"}[spec.training.compression],
         "inputs": {
             "numeric": "float32 [n], NaN where null; infinities and outliers are clipped inside",
             "categorical": 'string [n], null as ""; values that were rare or unseen share one code',
@@ -62,7 +63,11 @@ def card(
         "constant_features": [name for i, name in enumerate(numeric) if i not in preparation.varying],
         "example": _example(spec, preparation),
         "missing_indicators": [numeric[i] for i in preparation.flagged],
-        "temperature": temperature,
+        "calibration": {
+            "method": calibration.method,
+            "temperature": calibration.temperature,
+            "knots": [list(knot) for knot in calibration.knots],
+        },
         "label_mean": mean,
         "label_scale": scale,
         "student_widths": list(spec.training.student.widths),

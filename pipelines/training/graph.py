@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipelines.errors import TrainingError, explain
 from pipelines.spec import UseCase
+from pipelines.training.calibrate import Calibration
 from pipelines.training.networks import EMBEDDING, Student
 from pipelines.training.prepare import BOUND, FIRST, MISSING, NULL_WORDS, UNKNOWN, Preparation
 
@@ -61,12 +62,12 @@ class _Graph:
 
 
 def build(
-    spec: UseCase, preparation: Preparation, student: Student, temperature: float, mean: float, scale: float
+    spec: UseCase, preparation: Preparation, student: Student, calibration: Calibration, mean: float, scale: float
 ) -> onnx.ModelProto:
     """The fp32 graph.
 
     Args:
-        temperature: logits are divided by it (binary, multiclass).
+        calibration: how logits become probabilities (binary, multiclass).
         mean: regression only: the score is output * scale + mean.
         scale: see mean.
 
@@ -98,7 +99,7 @@ def build(
     if student.embedding is not None:
         parts.append(_embed(graph, categorical, preparation, student))
     hidden = _layers(graph, student, _concat(graph, parts, "features"))
-    _head(graph, spec, hidden, temperature, mean, scale)
+    _head(graph, spec, hidden, calibration.temperature, mean, scale)
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [_ROWS]) for name in numeric]
     inputs += [helper.make_tensor_value_info(name, TensorProto.STRING, [_ROWS]) for name in categorical]
     classes = [len(spec.label.classes)] if spec.label.task == "multiclass" else []

@@ -1,4 +1,4 @@
-"""The training loop: one for teacher and student. The table is in memory; a batch is a slice of a permutation."""
+"""The training loop: one for teacher and student. A feed says where the rows come from."""
 
 from __future__ import annotations
 
@@ -11,39 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.errors import TrainingError, explain
-from pipelines.ports import OnProgress
 from pipelines.spec import Task
-from pipelines.training.prepare import MISSING, UNKNOWN, Encoded
+from pipelines.training.feed import Feed
+from pipelines.training.prepare import MISSING, UNKNOWN
+from pipelines.training.session import Session
 
 _EVALUATION_ROWS = 8192
 _WARMUP = 0.05
 _CLIP_NORM = 1.0
 #: Share of category codes hidden in training (half as unseen, half as missing), so that both indices mean something.
 _HIDDEN = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Encoded rows with what the network is to say about them."""
-
-    numeric: Tensor
-    missing: Tensor
-    codes: Tensor
-    target: Tensor
-    """Binary [n] in 0..1; multiclass [n, classes] shares; regression [n], standardised."""
-
-    @classmethod
-    def of(cls, encoded: Encoded, target: Tensor, device: torch.device) -> Rows:
-        """Tensors on the device; the whole table, once."""
-        return cls(
-            torch.from_numpy(encoded.numeric).to(device),
-            torch.from_numpy(encoded.missing).to(device),
-            torch.from_numpy(encoded.codes).to(device),
-            target.to(device, torch.float32),
-        )
-
-    def __len__(self) -> int:
-        return len(self.target)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,32 +36,39 @@ class Schedule:
     seed: int
 
 
-def losses(task: Task, logits: Tensor, target: Tensor) -> Tensor:
-    """Mean loss of logits [b, k, o]: each member is judged alone, as TabM asks.
+def losses(task: Task, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean loss of logits [b, k, o]: each member is judged alone, as TabM asks.
 
     Cross-entropy in nats against soft targets, or the squared error.
     """
     b, k, _ = logits.shape
+    how = "mean" if weight is None else "none"
     if task == "multiclass":
-        return functional.cross_entropy(logits.flatten(0, 1), target.repeat_interleave(k, dim=0))
-    spread = target[:, None].expand(b, k)
-    if task == "binary":
-        return functional.binary_cross_entropy_with_logits(logits[..., 0], spread)
-    return functional.mse_loss(logits[..., 0], spread)
+        loss = functional.cross_entropy(logits.flatten(0, 1), target.repeat_interleave(k, dim=0), reduction=how)
+    else:
+        spread = target[:, None].expand(b, k)
+        if task == "binary":
+            loss = functional.binary_cross_entropy_with_logits(logits[..., 0], spread, reduction=how)
+        else:
+            loss = functional.mse_loss(logits[..., 0], spread, reduction=how)
+    return loss if weight is None else (loss.view(b, k).mean(1) * weight).mean()
 
 
-def predict(task: Task, net: nn.Module, rows: Rows) -> Tensor:
-    """The members' mean: probabilities [n] or [n, classes]; regression [n], standardised."""
+def predict(task: Task, net: nn.Module, rows: Feed, temperature: float = 1.0) -> Tensor:
+    """The members' mean: probabilities [n] or [n, classes]; regression [n], standardised.
+
+    Args:
+        temperature: the logits are divided by it first.
+    """
     net.eval()
     with torch.no_grad():
         parts = []
-        for start in range(0, len(rows), _EVALUATION_ROWS):
-            tile = slice(start, start + _EVALUATION_ROWS)
-            logits = net(rows.numeric[tile], rows.missing[tile], rows.codes[tile])
+        for tile in rows.tiles(_EVALUATION_ROWS):
+            logits = net(tile.numeric, tile.missing, tile.codes) / temperature
             if task == "multiclass":
                 parts.append(logits.softmax(-1).mean(1))
             else:
-                parts.append((logits[..., 0].sigmoid() if task == "binary" else logits[..., 0]).mean(1))
+                parts.append((logits[..., 0].sigmoid() if task == "binary" else logits[..., 0] * temperature).mean(1))
         return torch.cat(parts)
 
 
@@ -98,9 +82,7 @@ def validation_loss(task: Task, prediction: Tensor, target: Tensor) -> float:
     return -(target * prediction.log()).sum(1).mean().item()
 
 
-def train(
-    task: Task, net: nn.Module, rows: Rows, validation: Rows, schedule: Schedule, on_progress: OnProgress
-) -> None:
+def train(session: Session, net: nn.Module, rows: Feed, validation: Feed, schedule: Schedule) -> None:
     """Fits `net` in place and leaves it with the weights of its best epoch, in eval mode.
 
     AdamW, warm-up and cosine decay; stops after `patience` epochs without a better validation loss. The same seed,
@@ -109,6 +91,7 @@ def train(
     Raises:
         TrainingError: the loss is NaN or infinite; epoch and step (from 1) are named.
     """
+    task = session.task
     shuffle = torch.Generator().manual_seed(schedule.seed)
     steps_an_epoch = math.ceil(len(rows) / schedule.batch_rows)
     optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
@@ -116,12 +99,10 @@ def train(
     best, best_epoch, kept = math.inf, 0, {}
     for epoch in range(1, schedule.epochs + 1):
         net.train()
-        order = torch.randperm(len(rows), generator=shuffle).to(rows.target.device)
         total = 0.0
-        for step in range(1, steps_an_epoch + 1):
-            batch = order[(step - 1) * schedule.batch_rows : step * schedule.batch_rows]
-            codes = _hide(rows.codes[batch], shuffle)
-            loss = losses(task, net(rows.numeric[batch], rows.missing[batch], codes), rows.target[batch])
+        for step, batch in enumerate(rows.batches(schedule.batch_rows, schedule.seed, epoch), 1):
+            codes = _hide(batch.codes, shuffle)
+            loss = losses(task, net(batch.numeric, batch.missing, codes), batch.target, batch.weight)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             value = loss.item()
@@ -138,7 +119,9 @@ def train(
             pace.step()
             total += value * len(batch)
         judged = validation_loss(task, predict(task, net, validation), validation.target)
-        on_progress({"epoch": epoch, f"{schedule.name}_loss": total / len(rows), f"{schedule.name}_validation": judged})
+        session.progress(
+            {"epoch": epoch, f"{schedule.name}_loss": total / len(rows), f"{schedule.name}_validation": judged}
+        )
         if judged < best:
             best, best_epoch = judged, epoch
             kept = {name: tensor.clone() for name, tensor in net.state_dict().items()}

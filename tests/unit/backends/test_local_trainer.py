@@ -25,7 +25,7 @@ def test_the_artifact_appears_when_it_is_complete_and_progress_is_passed_on(tmp_
         assert not out.exists()
         heard.append(values)
 
-    LocalTrainer(threads=1).train(SPEC, write(tmp_path / "data", "regression"), out, listen)
+    LocalTrainer(threads=1).train(SPEC, write(tmp_path / "data", "regression"), out, tmp_path / "checkpoints", listen)
     assert (out / "model.onnx").is_file()
     assert (out / "scorecards.json").is_file()
     assert len(heard) == 2
@@ -36,11 +36,13 @@ def test_a_failure_leaves_nothing_and_the_next_try_sweeps_what_a_kill_left(tmp_p
     work = tmp_path / "work"
     data = write(tmp_path / "data", "regression", holdout=lambda old: {name: [] for name in old})
     with pytest.raises(TrainingError):
-        LocalTrainer(threads=1).train(SPEC, data, work / "artifact", lambda _: None)
+        LocalTrainer(threads=1).train(SPEC, data, work / "artifact", tmp_path / "checkpoints", lambda _: None)
     assert list(work.iterdir()) == []
     (work / ".artifact.building-killed").mkdir()
     (work / ".artifact.building-killed" / "model.onnx").write_bytes(b"half")
-    LocalTrainer(threads=1).train(SPEC, write(tmp_path / "data", "regression"), work / "artifact", lambda _: None)
+    LocalTrainer(threads=1).train(
+        SPEC, write(tmp_path / "data", "regression"), work / "artifact", tmp_path / "checkpoints", lambda _: None
+    )
     assert [path.name for path in work.iterdir()] == ["artifact"]
 
 
@@ -49,5 +51,5 @@ def test_an_artifact_that_exists_is_never_written_over(tmp_path: Path) -> None:
     out.mkdir()
     (out / "model.onnx").write_bytes(b"somebody's")
     with pytest.raises(TrainingError, match="exists already"):
-        LocalTrainer(threads=1).train(SPEC, tmp_path / "no-data", out, lambda _: None)
+        LocalTrainer(threads=1).train(SPEC, tmp_path / "no-data", out, tmp_path / "checkpoints", lambda _: None)
     assert (out / "model.onnx").read_bytes() == b"somebody's"

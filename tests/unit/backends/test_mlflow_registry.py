@@ -24,6 +24,7 @@ from pipelines.backends.mlflow_registry import DIGEST, MlflowRegistry
 from pipelines.errors import IntegrityError, NotFoundError, TransientError, UnavailableError
 from pipelines.ports import ModelRegistry
 from pipelines.training.entry import run
+from pipelines.training.job import Job
 from tests.unit.training.conftest import make_spec, write
 
 QUICK: dict[str, Any] = {
@@ -38,7 +39,7 @@ KEY = {"overnight.training_key": "a" * 64}
 def trained(root: Path, task: str) -> Path:
     """A sealed artifact of a task."""
     out = root / f"artifact-{task}"
-    run(make_spec(task, **QUICK), write(root / f"data-{task}", task), out, lambda _: None, threads=1)
+    run(Job(spec=make_spec(task, **QUICK), data=write(root / f"data-{task}", task), out=out, threads=1), lambda _: None)
     artifacts.seal(out)
     return out
 
@@ -364,7 +365,7 @@ def test_a_model_of_one_feature_takes_a_data_frame_of_one_column(root: Path, tmp
         {"numeric": ("wide",), "categorical": ()} if feature == "wide" else {"numeric": (), "categorical": ("colour",)}
     )
     spec = SPEC.model_copy(update={"features": SPEC.features.model_copy(update=chosen)})
-    run(spec, write(tmp_path / "data", "binary"), tmp_path / "out", lambda _: None, threads=1)
+    run(Job(spec=spec, data=write(tmp_path / "data", "binary"), out=tmp_path / "out", threads=1), lambda _: None)
     save(tmp_path / "out", tmp_path / "mlflow", run_id="r", model_id="m", location=str(tmp_path / "mlflow"))
     values = [1.0, 20.0, None] if feature == "wide" else ["red", None, "blue"]
     found = mlflow.pyfunc.load_model(str(tmp_path / "mlflow")).predict(pandas.DataFrame({feature: values}))

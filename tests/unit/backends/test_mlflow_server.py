@@ -19,6 +19,7 @@ from pipelines import artifacts
 from pipelines.backends.mlflow_registry import MlflowRegistry
 from pipelines.errors import IntegrityError, NotFoundError
 from pipelines.training.entry import run
+from pipelines.training.job import Job
 from tests.unit.training.conftest import make_spec, write
 
 SPEC = make_spec(
@@ -65,7 +66,7 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def test_a_model_goes_to_the_server_and_comes_back_and_tampering_is_seen(server: str, tmp_path: Path) -> None:
     folder = tmp_path / "artifact"
-    run(SPEC, write(tmp_path / "data", "binary"), folder, lambda _: None, threads=1)
+    run(Job(spec=SPEC, data=write(tmp_path / "data", "binary"), out=folder, threads=1), lambda _: None)
     digest = artifacts.seal(folder)
     registry = MlflowRegistry(SPEC.name, server, tmp_path / "cache")
 

@@ -14,6 +14,7 @@ import pytest
 
 from pipelines.spec import UseCase
 from pipelines.training.entry import run
+from pipelines.training.job import Job
 
 TASKS = ("binary", "multiclass", "regression")
 ROWS = {"train": 1500, "validation": 300, "holdout": 400}
@@ -119,7 +120,7 @@ def train_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trai
         root = tmp_path_factory.mktemp(task)
         spec, data = make_spec(task), write(root / "data", task)
         progress: list[dict[str, float]] = []
-        run(spec, data, root / "out", lambda values: progress.append(dict(values)), threads=1)
+        run(Job(spec=spec, data=data, out=root / "out", threads=1), lambda values: progress.append(dict(values)))
         return Trained(task, spec, data, root / "out", progress)
 
     return of

@@ -16,6 +16,7 @@ import pytest
 from pipelines.errors import TrainingError
 from pipelines.training import entry, prepare
 from pipelines.training.data import read
+from pipelines.training.job import Job
 
 from .conftest import Columns, make_spec, write
 
@@ -46,7 +47,9 @@ def drop(name: str) -> Callable[[Columns], Columns]:
 
 def train(folder: Path, task: str = "binary", spec: dict[str, Any] | None = None, **changed: Any) -> Path:
     data = write(folder / "data", task, **changed)
-    entry.run(make_spec(task, **(QUICK | (spec or {}))), data, folder / "out", lambda _: None, threads=1)
+    entry.run(
+        Job(spec=make_spec(task, **(QUICK | (spec or {}))), data=data, out=folder / "out", threads=1), lambda _: None
+    )
     return folder / "out"
 
 
@@ -90,10 +93,10 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     data = write(tmp_path / "data", "binary")
     (data / "validation.parquet").write_bytes(b"PAR1 but not really PAR1")
     with pytest.raises(TrainingError, match=r"validation\.parquet: not a readable Parquet file"):
-        entry.run(make_spec("binary"), data, tmp_path / "out", lambda _: None)
+        entry.run(Job(spec=make_spec("binary"), data=data, out=tmp_path / "out"), lambda _: None)
     (data / "validation.parquet").unlink()
     with pytest.raises(TrainingError, match=r"validation\.parquet: not a readable Parquet file"):
-        entry.run(make_spec("binary"), data, tmp_path / "out", lambda _: None)
+        entry.run(Job(spec=make_spec("binary"), data=data, out=tmp_path / "out"), lambda _: None)
 
 
 def test_nothing_that_varies_is_refused(tmp_path: Path) -> None:
@@ -101,7 +104,7 @@ def test_nothing_that_varies_is_refused(tmp_path: Path) -> None:
     bare = spec.model_copy(update={"features": spec.features.model_copy(update={"categorical": ()})})
     data = write(tmp_path / "data", "binary", train=change(wide=1.0, narrow=None, gaps=float("inf")))
     with pytest.raises(TrainingError, match="every feature is constant or null"):
-        entry.run(bare, data, tmp_path / "out", lambda _: None)
+        entry.run(Job(spec=bare, data=data, out=tmp_path / "out"), lambda _: None)
 
 
 def test_constant_and_all_null_columns_have_no_say_even_when_they_vary_later(tmp_path: Path) -> None:
@@ -116,7 +119,7 @@ def test_columns_of_numbers_only_or_of_words_only_train(tmp_path: Path) -> None:
         spec = make_spec("binary", **QUICK)
         spec = spec.model_copy(update={"features": spec.features.model_copy(update=features)})
         data = write(tmp_path / part / "data", "binary")
-        entry.run(spec, data, tmp_path / part / "out", lambda _: None, threads=1)
+        entry.run(Job(spec=spec, data=data, out=tmp_path / part / "out", threads=1), lambda _: None)
         session = onnxruntime.InferenceSession(tmp_path / part / "out" / "model.onnx")
         assert {entry.name for entry in session.get_inputs()} == set(spec.features.columns)
 
@@ -166,7 +169,7 @@ def test_a_feature_may_not_be_called_like_the_output(tmp_path: Path) -> None:
     renamed = {part: lambda old: old | {"score": old["narrow"]} for part in ("train", "validation", "holdout")}
     data = write(tmp_path / "data", "binary", **renamed)
     with pytest.raises(TrainingError, match="'score' is a name inside the graph"):
-        entry.run(spec, data, tmp_path / "out", lambda _: None, threads=1)
+        entry.run(Job(spec=spec, data=data, out=tmp_path / "out", threads=1), lambda _: None)
 
 
 def test_names_of_tensors_inside_the_graph_are_free_for_features(tmp_path: Path) -> None:
@@ -179,7 +182,10 @@ def test_names_of_tensors_inside_the_graph_are_free_for_features(tmp_path: Path)
         part: lambda old: old | {new: old[was] for new, was in names.items()}
         for part in ("train", "validation", "holdout")
     }
-    entry.run(spec, write(tmp_path / "data", "binary", **parts), tmp_path / "out", lambda _: None, threads=1)
+    entry.run(
+        Job(spec=spec, data=write(tmp_path / "data", "binary", **parts), out=tmp_path / "out", threads=1),
+        lambda _: None,
+    )
     assert (tmp_path / "out" / "model.onnx").stat().st_size > 0
 
 

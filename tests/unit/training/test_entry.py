@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from pipelines.records import Scorecard
 from pipelines.training import entry
+from pipelines.training.job import Job
 
 from .conftest import Trained, make_spec, write
 
@@ -72,10 +73,12 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_does_
     binary: Trained, tmp_path: Path
 ) -> None:
     torch.rand(3)  # The caller's random numbers have no say.
-    entry.run(binary.spec, binary.data, tmp_path / "again", lambda _: None, threads=1)
+    entry.run(Job(spec=binary.spec, data=binary.data, out=tmp_path / "again", threads=1), lambda _: None)
     for name in ("teacher.safetensors", "student.safetensors", "student_fp32.onnx", "model.onnx"):
         assert (tmp_path / "again" / name).read_bytes() == (binary.out / name).read_bytes(), name
-    entry.run(make_spec("binary", seed=8), binary.data, tmp_path / "other", lambda _: None, threads=1)
+    entry.run(
+        Job(spec=make_spec("binary", seed=8), data=binary.data, out=tmp_path / "other", threads=1), lambda _: None
+    )
     first, other = (load_file(out / "student.safetensors") for out in (binary.out, tmp_path / "other"))
     assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
 
@@ -85,14 +88,14 @@ def test_the_callers_random_numbers_and_threads_are_left_alone(binary: Trained, 
     expected = torch.rand(4)
     torch.manual_seed(1)
     before = torch.get_num_threads()
-    entry.run(binary.spec, binary.data, tmp_path / "out", lambda _: None, threads=before + 1)
+    entry.run(Job(spec=binary.spec, data=binary.data, out=tmp_path / "out", threads=before + 1), lambda _: None)
     assert torch.equal(torch.rand(4), expected)
     assert torch.get_num_threads() == before
 
 
 def test_without_compression_the_served_model_is_the_fp32_student(tmp_path: Path) -> None:
     spec, data = make_spec("binary", compression="none"), write(tmp_path / "data", "binary")
-    entry.run(spec, data, tmp_path / "out", lambda _: None, threads=1)
+    entry.run(Job(spec=spec, data=data, out=tmp_path / "out", threads=1), lambda _: None)
     out = tmp_path / "out"
     assert (out / "model.onnx").read_bytes() == (out / "student_fp32.onnx").read_bytes()
     assert list(cards(out)) == ["teacher", "student_fp32", "lightgbm", "constant"]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pipelines.errors import TrainingError
+from pipelines.ports import OnProgress
 from pipelines.training import calibrate, loop
+from pipelines.training.feed import Batch, Resident
+from pipelines.training.job import Job
+from pipelines.training.session import Session
+from tests.unit.training.conftest import make_spec
 
 
 class Line(nn.Module):
@@ -27,11 +33,16 @@ class Line(nn.Module):
         return logits * self.value if self.broken_from and self.calls >= self.broken_from else logits
 
 
-def rows(count: int, noise: float = 0.0, seed: int = 0) -> loop.Rows:
+def session(task: str, listen: OnProgress = lambda _: None) -> Session:
+    job = Job(spec=make_spec(task), data=Path("unused"), out=Path("unused"))
+    return Session(job=job, device=torch.device("cpu"), threads=1, progress=listen)
+
+
+def rows(count: int, noise: float = 0.0, seed: int = 0) -> Resident:
     draw = torch.Generator().manual_seed(seed)
     numeric = torch.randn(count, 2, generator=draw)
     target = (numeric[:, 0] + noise * torch.randn(count, generator=draw) > 0).float()
-    return loop.Rows(numeric, torch.zeros(count, 0), torch.zeros(count, 0, dtype=torch.long), target)
+    return Resident(Batch(numeric, torch.zeros(count, 0), torch.zeros(count, 0, dtype=torch.long), target))
 
 
 def schedule(**changed: float) -> loop.Schedule:
@@ -44,24 +55,23 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(value: float) -> None:
     # 100 rows in batches of 32 are 4 steps an epoch: the 6th call is the second step of the second epoch.
     net, heard = Line(broken_from=6, value=value), []
     with pytest.raises(TrainingError, match=r"line epoch 2 step 2: the loss is (nan|inf)"):
-        loop.train("binary", net, rows(100), rows(50), schedule(), heard.append)
+        loop.train(session("binary", heard.append), net, rows(100), rows(50), schedule())
     assert [row["epoch"] for row in heard] == [1]
 
 
 def test_a_validation_loss_that_is_never_a_number_is_an_error() -> None:
     judged = rows(50)
-    judged.numeric[0] = math.nan
+    judged.rows.numeric[0] = math.nan
     with pytest.raises(TrainingError, match="line validation: the loss is nan"):
-        loop.train("regression", Line(), rows(100), judged, schedule(), lambda _: None)
+        loop.train(session("regression"), Line(), rows(100), judged, schedule())
 
 
 def test_training_stops_without_progress_and_keeps_the_best_epoch() -> None:
     heard: list[dict[str, float]] = []
     net, judged = Line(), rows(60, seed=5)
-    wrong = loop.Rows(judged.numeric, judged.missing, judged.codes, 1 - judged.target)
-    loop.train(
-        "binary", net, rows(200), wrong, schedule(epochs=50, patience=2), lambda values: heard.append(dict(values))
-    )
+    wrong = judged.taught(1 - judged.target, None)
+    listening = session("binary", lambda values: heard.append(dict(values)))
+    loop.train(listening, net, rows(200), wrong, schedule(epochs=50, patience=2))
     assert len(heard) == 3, "each epoch is worse than the first: two more, then it stops"
     best = min(row["line_validation"] for row in heard)
     assert loop.validation_loss("binary", loop.predict("binary", net, wrong), wrong.target) == pytest.approx(best)

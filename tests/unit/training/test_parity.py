@@ -52,9 +52,9 @@ def torch_scores(trained: Trained, table: Table) -> NDArray[np.float32]:
     with torch.no_grad():
         logits = student(*(torch.from_numpy(part) for part in (encoded.numeric, encoded.missing, encoded.codes)))[:, 0]
         if trained.task == "multiclass":
-            return (logits / about["temperature"]).softmax(-1).numpy()
+            return (logits / about["calibration"]["temperature"]).softmax(-1).numpy()
         if trained.task == "binary":
-            return (logits[:, 0] / about["temperature"]).sigmoid().numpy()
+            return (logits[:, 0] / about["calibration"]["temperature"]).sigmoid().numpy()
         return (logits[:, 0] * about["label_scale"] + about["label_mean"]).numpy()
 
 

@@ -1,0 +1,42 @@
+"""The student's stage: a small MLP learns the teacher's soft output, mixed with the labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipelines.training import loop
+from pipelines.training.feed import Feed
+from pipelines.training.networks import Student, Teacher
+from pipelines.training.prepare import Preparation
+from pipelines.training.session import Session
+
+_WEIGHT_DECAY = 1e-4
+
+
+def distill(session: Session, preparation: Preparation, teacher: Teacher, rows: Feed, validation: Feed) -> Student:
+    """Trains the student."""
+    spec = session.spec.training.student
+    soft = loop.predict(session.task, teacher, rows)
+    taught = rows.taught(spec.soft_share * soft + (1 - spec.soft_share) * rows.target, None)
+    student = Student(spec, preparation, session.outputs).to(session.device)
+    schedule = loop.Schedule(
+        name="student",
+        epochs=spec.epochs,
+        # The student is short and cheap: all its epochs, then the best of them.
+        patience=spec.epochs,
+        batch_rows=spec.batch_rows,
+        learning_rate=spec.learning_rate,
+        weight_decay=_WEIGHT_DECAY,
+        seed=session.spec.training.seed,
+    )
+    loop.train(session, student, taught, validation, schedule)
+    return student
+
+
+def logits(student: Student, rows: Feed) -> Tensor:
+    """[n, o], on the CPU."""
+    student.eval()
+    with torch.no_grad():
+        parts = [student(tile.numeric, tile.missing, tile.codes)[:, 0, :] for tile in rows.tiles(8192)]
+    return torch.cat(parts).cpu()
