@@ -128,20 +128,23 @@ class Engine:
         """Out of memory, a tile is scored in two halves; there is no second try."""
         import numpy as np
 
+        columns = self._columns(tile)
         try:
-            return self._session.run(self._columns(tile))
+            return self._session.run(columns)
         except MemoryError:
             half = -(-tile.height // 2)
-            try:
-                return np.concatenate([self._session.run(self._columns(part)) for part in tile.iter_slices(half)])
-            except MemoryError as error:
-                raise UnavailableError(
-                    explain(
-                        "scoring",
-                        f"out of memory at {half} rows, half of a tile of {tile.height}: {error}",
-                        remedy=f"lower scoring.tile_rows ({self._tile}), or give the task more memory",
-                    )
-                ) from None
+        parts = [{name: values[start : start + half] for name, values in columns.items()} for start in (0, half)]
+        try:
+            self._session = self._session.lean()
+            return np.concatenate([self._session.run(part) for part in parts])
+        except MemoryError as error:
+            raise UnavailableError(
+                explain(
+                    "scoring",
+                    f"out of memory at {half} rows, half of a tile of {tile.height}: {error}",
+                    remedy=f"lower scoring.tile_rows ({self._tile}), or give the task more memory",
+                )
+            ) from None
 
     def _columns(self, tile: pl.DataFrame) -> dict[str, NDArray[np.generic]]:
         columns: dict[str, NDArray[np.generic]] = {}

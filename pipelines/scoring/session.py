@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCORE = "score"
-#: Rows are padded to a multiple: kernels take 16 or fewer at once, and do what is left over in another way.
+#: Rows are padded to a multiple of it: ONNX Runtime has kernels of their own for a single row and for what is left of
+#: a vector, and some of them round otherwise.
 _BLOCK = 64
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 
@@ -24,24 +25,36 @@ _NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 class Session:
     """Scores of columns. May be called from several threads at once."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, *, keep_memory: bool = True) -> None:
         """Loads a graph.
+
+        Args:
+            keep_memory: whether what a call took is kept for the next one, which makes it a tenth faster.
 
         Raises:
             ValueError: ONNX Runtime cannot load it.
+            MemoryError: there is not enough to load it.
         """
         import onnxruntime
 
+        self._model = model
+        self.keeps_memory = keep_memory
         options = onnxruntime.SessionOptions()
+        options.enable_cpu_mem_arena = keep_memory
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what it would log is in the error that it raises
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no class of their own
+            _if_memory(error)
             raise ValueError(f"ONNX Runtime cannot load the graph: {error}") from None
         self.inputs: dict[str, str] = {told.name: told.type for told in self._session.get_inputs()}
         """Type by name, such as `tensor(float)`."""
+
+    def lean(self) -> Session:
+        """The same graph in a session that keeps no memory; dropping this one gives back what it kept."""
+        return Session(self._model, keep_memory=False)
 
     def run(self, columns: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         """Scores [n] or [n, classes], n at least 1.
@@ -58,10 +71,15 @@ class Session:
         try:
             scores: NDArray[np.float32] = self._session.run([SCORE], fed)[0]
         except Exception as error:
-            if any(word in str(error) for word in _NO_MEMORY):
-                raise MemoryError(str(error)) from None
+            _if_memory(error)
             raise
         return scores[:rows]
+
+
+def _if_memory(error: Exception) -> None:
+    """ONNX Runtime says in words that there was no memory."""
+    if any(word in str(error) for word in _NO_MEMORY):
+        raise MemoryError(str(error)) from None
 
 
 def _pad(values: NDArray[np.generic], rows: int) -> NDArray[np.generic]:

@@ -25,8 +25,9 @@ WORDS = (
 )  # fmt: skip
 #: Never in a vocabulary, and every way to say that there is no value.
 STRANGE: tuple[str | None, ...] = (
-    None, "", "None", "nan", "<NA>", "rare", "red\0", "\0red", "\0", "nan\0", "red\0der", "unheard of", "RED", "GRÜN", "日", "x" * 2999, "x" * 1_000_000, "Nan",
-    "none ", "\u00a0", "🛫🛫", "\udbff\udfff".encode("utf-16", "surrogatepass").decode("utf-16"),
+    None, "", "None", "nan", "<NA>", "rare", "red\0", "\0red", "\0", "nan\0", "red\0der",
+    "unheard of", "RED", "GRÜN", "日", "x" * 2999, "x" * 1_000_000,
+    "Nan", "none ", "\u00a0", "🛫🛫", "\udbff\udfff".encode("utf-16", "surrogatepass").decode("utf-16"),
 )  # fmt: skip
 NUMBERS: tuple[float | None, ...] = (None, float("nan"), float("inf"), float("-inf"), 1e300, -1e30, 0.0, -0.0, 20.0)
 NUMERIC, TEXT = ("wide", "narrow", "gaps"), ("colour", "shape")

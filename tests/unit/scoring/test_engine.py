@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import shutil
@@ -17,7 +18,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from pipelines import artifacts
 from pipelines.errors import IntegrityError, SchemaMismatch
@@ -297,8 +298,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def test_an_engine_that_was_loaded_before_a_fork_scores_after_it(binary: Artifact) -> None:
-    import hashlib
-
     said = _child(_FORKED, str(binary.folder), str(binary.data / "holdout.parquet"))
     assert said == hashlib.sha256(_engine(binary).score(binary.rows).tobytes()).hexdigest()
 
@@ -306,19 +305,52 @@ def test_an_engine_that_was_loaded_before_a_fork_scores_after_it(binary: Artifac
 _STARVED = """
 import hashlib, resource, sys
 from pathlib import Path
-import numpy as np, onnxruntime, polars as pl
+import numpy as np, polars as pl
 from pipelines.errors import UnavailableError
 from pipelines.scoring.engine import Engine
 
-rows, megabytes = int(sys.argv[2]), int(sys.argv[3])
-frame = pl.read_parquet(sys.argv[4])
-frame = pl.concat([frame] * (rows // frame.height), rechunk=True)
-engine = Engine(Path(sys.argv[1]), tile_rows=rows, threads=1)
+frame = pl.DataFrame({"x": np.linspace(-1, 1, int(sys.argv[2]), dtype=np.float32)})
+engine = Engine(Path(sys.argv[1]), tile_rows=frame.height, threads=1)
 engine.score(frame.head(1))
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (held + megabytes * 2**20,) * 2)
+limit = held + int(sys.argv[3]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
-    print(hashlib.sha256(engine.score(frame).tobytes()).hexdigest())
+    scores = engine.score(frame)
+    print("whole" if engine._session.keeps_memory else "halved", hashlib.sha256(scores.tobytes()).hexdigest())
 except UnavailableError as error:
     print(error)
 """
+
+
+@pytest.fixture(scope="module")
+def hungry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph that takes 4 KiB a row while it scores: mean of 512 sigmoids of x."""
+    folder = tmp_path_factory.mktemp("hungry")
+    nodes = [
+        helper.make_node("Reshape", ["x", "column"], ["c"]),
+        helper.make_node("MatMul", ["c", "weight"], ["wide"]),
+        helper.make_node("Sigmoid", ["wide"], ["bent"]),
+        helper.make_node("ReduceMean", ["bent"], ["score"], axes=[1], keepdims=0),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([-1, 1], np.int64), "column"),
+        numpy_helper.from_array(np.linspace(-2, 3, 512, dtype=np.float32)[None], "weight"),
+    ]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in ("x", "score")]
+    graph = helper.make_graph(nodes, "hungry", ends[:1], ends[1:], constants)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "model.onnx"
+    )
+    (folder / "model.json").write_text(json.dumps({"numeric": ["x"], "categorical": [], "vocabularies": {}}), "utf-8")
+    return folder
+
+
+def test_out_of_memory_a_tile_is_halved_once_and_then_fails_clearly(hungry: Path) -> None:
+    rows = 131_072  # two tensors of 256 MiB; of 128 MiB for half of the rows
+    tight, small, roomy = (_child(_STARVED, str(hungry), str(rows), megabytes) for megabytes in ("60", "380", "1500"))
+    whole, digest = roomy.split()
+    assert whole == "whole"
+    assert small == f"halved {digest}"
+    assert f"out of memory at {rows // 2} rows, half of a tile of {rows}" in tight
+    assert f"Remedy: lower scoring.tile_rows ({rows})" in tight
