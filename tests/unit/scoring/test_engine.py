@@ -285,11 +285,11 @@ from pathlib import Path
 import polars as pl
 from pipelines.scoring.engine import Engine
 
-engine = Engine(Path(sys.argv[1]), tile_rows=64, threads=2)
+engine = Engine(Path(sys.argv[1]), tile_rows=20_000, threads=2)
 pid = os.fork()
 if pid == 0:
     signal.alarm(30)
-    rows = pl.read_parquet(sys.argv[2])
+    rows = pl.concat([pl.read_parquet(sys.argv[2])] * 200, rechunk=True)
     print(hashlib.sha256(engine.score(rows).tobytes()).hexdigest(), flush=True)
     os._exit(0)
 _, status = os.waitpid(pid, 0)
@@ -299,7 +299,27 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 def test_an_engine_that_was_loaded_before_a_fork_scores_after_it(binary: Artifact) -> None:
     said = _child(_FORKED, str(binary.folder), str(binary.data / "holdout.parquet"))
-    assert said == hashlib.sha256(_engine(binary).score(binary.rows).tobytes()).hexdigest()
+    assert said == hashlib.sha256(np.tile(_engine(binary).score(binary.rows), 200).tobytes()).hexdigest()
+
+
+_STREAMED = """
+import resource, sys
+from pathlib import Path
+import polars as pl
+from pipelines.scoring.engine import Engine
+
+rows = pl.read_parquet(sys.argv[2])
+engine = Engine(Path(sys.argv[1]), tile_rows=2048, threads=2)
+for frames in (10, 150):
+    for scores in engine.score_batches(pl.concat([rows] * 50, rechunk=True) for _ in range(frames)):
+        assert len(scores) == rows.height * 50
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_batches(binary: Artifact) -> None:
+    few, many = map(int, _child(_STREAMED, str(binary.folder), str(binary.data / "holdout.parquet")).split())
+    assert many - few < 16, f"{few} MiB after 200,000 rows, {many} MiB after 3,200,000"
 
 
 _STARVED = """
