@@ -133,7 +133,10 @@ class Engine:
             return self._session.run(columns)
         except MemoryError:
             half = -(-tile.height // 2)
-        parts = [{name: values[start : start + half] for name, values in columns.items()} for start in (0, half)]
+        parts = [
+            {name: values[start : start + half] for name, values in columns.items()}
+            for start in range(0, tile.height, half)
+        ]
         try:
             self._session = self._session.lean()
             return np.concatenate([self._session.run(part) for part in parts])

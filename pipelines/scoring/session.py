@@ -2,8 +2,8 @@
 
 ONNX Runtime could split one call over several threads. Here each call keeps to its caller's thread, and several calls
 run at once: no operator waits for another thread, which made the flights' student 1.5 to 1.8 times as fast on two
-cores, and no sum depends on how many threads there are: 200 trees over two threads gave other last bits for batches
-of fewer than 64 rows. Nor has a session threads to lose in a fork.
+cores, and no sum depends on how many threads there are (200 trees over two threads gave other last bits for batches of
+33 rows and fewer). Nor has a session threads to lose in a fork.
 """
 
 from __future__ import annotations
