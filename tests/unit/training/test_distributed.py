@@ -14,7 +14,8 @@ from pipelines.backends.local_trainer import LocalTrainer
 from pipelines.errors import TrainingError
 from pipelines.training.distributed import team
 from tests.unit.training.conftest import ROWS, make_spec, write
-from tests.unit.training.test_resume import launch, prepare, toy
+from tests.unit.training.killing import launch, prepare
+from tests.unit.training.test_resume import toy
 
 
 def seen(root: Path, network: str, processes: int) -> list[list[list[int]]]:
@@ -34,7 +35,7 @@ def test_two_processes_share_each_epochs_rows_and_learn_what_one_learns(tmp_path
     one, two = prepare(tmp_path / "one", toy(**quiet)), prepare(tmp_path / "two", toy(**quiet))
     for root, processes in ((one, 1), (two, 2)):
         code, said = launch(root, how="rows", processes=processes)
-        assert code == 0, said
+        assert code == [0] * processes, said
     alone, shared = seen(one, "teacher", 1), seen(two, "teacher", 2)
     assert [len(rows) for rows in shared[0][:4]] == [249, 249, 249, 1]
     assert [mine + theirs for mine, theirs in zip(*shared, strict=True)] == alone[0], "the same batches, cut in two"
@@ -57,19 +58,30 @@ def test_without_chance_two_processes_give_the_weights_of_one(tmp_path: Path) ->
     plain["features"]["categorical"] = []
     spec = type(toy()).model_validate(plain)
     one, two = prepare(tmp_path / "one", spec), prepare(tmp_path / "two", spec)
-    assert launch(one)[0] == 0
-    assert launch(two, processes=2)[0] == 0
+    assert launch(one)[0] == [0]
+    assert launch(two, processes=2)[0] == [0, 0]
     for file in ("teacher.safetensors", "student.safetensors"):
         mine, theirs = load_file(one / "out" / file), load_file(two / "out" / file)
         for name, tensor in mine.items():
             assert torch.allclose(tensor, theirs[name], atol=1e-4), (file, name)
 
 
+def test_a_last_batch_with_fewer_rows_than_processes_is_a_step_for_all_of_them(tmp_path: Path) -> None:
+    # 1500 rows in batches of 1499: the last one has a single row.
+    short = {"teacher": {"k": 2, "width": 16, "depth": 1, "epochs": 2, "batch_rows": 1499, "bins": 4}}
+    root = prepare(tmp_path, toy(**short))
+    codes, said = launch(root, how="rows", processes=2)
+    assert codes == [0, 0], said
+    assert [[len(step) for step in part] for part in seen(root, "teacher", 2)] == [[749, 0] * 2, [750, 1] * 2]
+    curve = [json.loads(line) for line in (root / "out" / "curves.jsonl").read_text("utf-8").splitlines()]
+    assert curve[1]["teacher_loss"] < curve[0]["teacher_loss"]
+
+
 def test_a_process_that_dies_fails_the_training_instead_of_hanging_it(tmp_path: Path) -> None:
     root = prepare(tmp_path, toy())
-    code, said = launch(root, "teacher", 4, "exit", processes=2)
-    assert code != 0
-    assert "exitcode  : 9" in said
+    codes, said = launch(root, "teacher", 4, "exit", processes=2)
+    assert codes[1] == 9
+    assert codes[0] != 0, said
     assert not (root / "out" / "model.json").exists()
 
 
