@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ from tests.unit.training.conftest import write
 
 STEP = loop.Step
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tests.unit.training.killing", "pipelines.training.entry", "tabm", "lightgbm"])
+# An optimizer's first step would import torch._dynamo in every child.
+_PROCESSES.set_forkserver_preload(
+    ["tests.unit.training.killing", "pipelines.training.entry", "tabm", "lightgbm", "torch._dynamo", "onnxruntime"]
+)
 
 
 def prepare(root: Path, spec: UseCase) -> Path:
@@ -33,6 +37,14 @@ def prepare(root: Path, spec: UseCase) -> Path:
     write(root / "data", "binary")
     (root / "spec.json").write_text(spec.model_dump_json(), "utf-8")
     return root
+
+
+def fork(target: Callable[..., None], *arguments: Any) -> int:
+    """The exit code of a function in a process of its own."""
+    child = _PROCESSES.Process(target=target, args=arguments)
+    child.start()
+    child.join(120)
+    return child.exitcode or 0
 
 
 def launch(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.backends.local_trainer import LocalTrainer
-from pipelines.errors import TrainingError
+from pipelines.errors import InterruptedTraining, TrainingError
 from pipelines.training.distributed import team
-from tests.unit.training.conftest import ROWS, make_spec, write
+from tests.unit.training.conftest import ROWS, write
 from tests.unit.training.killing import launch, prepare
 from tests.unit.training.test_resume import toy
 
@@ -85,18 +87,32 @@ def test_a_process_that_dies_fails_the_training_instead_of_hanging_it(tmp_path: 
     assert not (root / "out" / "model.json").exists()
 
 
-def test_the_trainer_starts_as_many_processes_as_the_spec_says(tmp_path: Path) -> None:
-    spec = toy(processes=2)
-    heard: list[dict[str, float]] = []
-    LocalTrainer(threads=2).train(
-        spec,
-        write(tmp_path / "data", "binary"),
-        tmp_path / "out",
-        tmp_path / "kept",
-        lambda values: heard.append(dict(values)),
-    )
-    assert [row["epoch"] for row in heard if "teacher_validation" in row] == [1, 2, 3]
-    assert json.loads((tmp_path / "out" / "model.json").read_text("utf-8"))["facts"]["processes"] == 2
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_trainer_that_is_told_to_stop_ends_its_processes_and_goes_on_when_called_again(
+    tmp_path: Path, processes: int
+) -> None:
+    long = {"k": 2, "width": 16, "depth": 1, "epochs": 60, "patience": 60, "batch_rows": 256, "bins": 4}
+    spec, data, heard = toy(processes=processes, teacher=long), write(tmp_path / "data", "binary"), []
+    trainer, out, handled = LocalTrainer(threads=2), tmp_path / "out", []
+
+    def stop_at_once(_values: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: handled.append(number))
+    try:
+        with pytest.raises(InterruptedTraining, match="told to stop"):
+            trainer.train(spec, data, out, tmp_path / "kept", stop_at_once)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert handled == [signal.SIGTERM], "whoever handled the signal before hears of it"
+    assert not out.exists()
+    assert list((tmp_path / "kept").glob("*.safetensors"))
+    trainer.train(spec, data, out, tmp_path / "kept", lambda values: heard.append(dict(values)))
+    assert not any(row["epoch"] == 1 and "teacher_loss" in row for row in heard), "the first epoch was done"
+    assert any("student_validation" in row for row in heard)
+    facts = json.loads((out / "model.json").read_text("utf-8"))["facts"]
+    assert facts == {"processes": processes}
+    assert not (tmp_path / "kept").exists()
 
 
 def test_what_a_process_said_comes_back_whole(tmp_path: Path) -> None:
@@ -112,4 +128,3 @@ def test_a_rendezvous_that_is_half_there_is_an_error() -> None:
         team({"WORLD_SIZE": "2"}),
     ):
         pass
-    assert make_spec("binary").training.processes == "auto"

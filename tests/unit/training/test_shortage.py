@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pipelines.training.checkpoint import Store
 from pipelines.training.feed import Batch
 from pipelines.training.session import Session
 from pipelines.training.shortage import out_of_memory
+from tests.unit.training.killing import fork
 from tests.unit.training.test_loop import Line, rows, schedule, session
 
 STEP = loop.Step
@@ -74,6 +77,19 @@ def test_a_halved_batch_outlives_an_interruption(monkeypatch: pytest.MonkeyPatch
     tried = short_of(monkeypatch, 16, torch.OutOfMemoryError("CUDA out of memory"))
     loop.train(kept(), Line(), rows(100), rows(50), schedule())
     assert max(tried) == 16
+
+
+def _allocate_too_much() -> None:
+    limit = 2**30 * (1 + resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0]) // 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        torch.empty(2**29).exp()
+    except RuntimeError as error:
+        sys.exit(3 if out_of_memory(error) else 4)
+
+
+def test_the_operating_systems_refusal_is_known_as_a_lack_of_memory() -> None:
+    assert fork(_allocate_too_much) == 3
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
