@@ -13,14 +13,11 @@ from torch.nn import functional
 from pipelines.errors import TrainingError, explain
 from pipelines.spec import Task
 from pipelines.training.feed import Feed
-from pipelines.training.prepare import MISSING, UNKNOWN
 from pipelines.training.session import Session
+from pipelines.training.step import Step
 
 _EVALUATION_ROWS = 8192
 _WARMUP = 0.05
-_CLIP_NORM = 1.0
-#: Share of category codes hidden in training (half as unseen, half as missing), so that both indices mean something.
-_HIDDEN = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,24 +31,6 @@ class Schedule:
     learning_rate: float
     weight_decay: float
     seed: int
-
-
-def losses(task: Task, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Weighted mean loss of logits [b, k, o]: each member is judged alone, as TabM asks.
-
-    Cross-entropy in nats against soft targets, or the squared error.
-    """
-    b, k, _ = logits.shape
-    how = "mean" if weight is None else "none"
-    if task == "multiclass":
-        loss = functional.cross_entropy(logits.flatten(0, 1), target.repeat_interleave(k, dim=0), reduction=how)
-    else:
-        spread = target[:, None].expand(b, k)
-        if task == "binary":
-            loss = functional.binary_cross_entropy_with_logits(logits[..., 0], spread, reduction=how)
-        else:
-            loss = functional.mse_loss(logits[..., 0], spread, reduction=how)
-    return loss if weight is None else (loss.view(b, k).mean(1) * weight).mean()
 
 
 def predict(task: Task, net: nn.Module, rows: Feed, temperature: float = 1.0) -> Tensor:
@@ -92,20 +71,24 @@ def train(session: Session, net: nn.Module, rows: Feed, validation: Feed, schedu
         TrainingError: the loss is NaN or infinite; epoch and step (from 1) are named.
     """
     task = session.task
-    shuffle = torch.Generator().manual_seed(schedule.seed)
     steps_an_epoch = math.ceil(len(rows) / schedule.batch_rows)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
-    pace = torch.optim.lr_scheduler.LambdaLR(optimizer, _pace(schedule.epochs * steps_an_epoch))
+    improve = Step(
+        session.spec.training,
+        task,
+        net,
+        device=session.device,
+        batch_rows=schedule.batch_rows,
+        learning_rate=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        pace=_pace(schedule.epochs * steps_an_epoch),
+        seed=schedule.seed,
+    )
     best, best_epoch, kept = math.inf, 0, {}
     for epoch in range(1, schedule.epochs + 1):
         net.train()
         total = 0.0
         for step, batch in enumerate(rows.batches(schedule.batch_rows, schedule.seed, epoch), 1):
-            codes = _hide(batch.codes, shuffle)
-            loss = losses(task, net(batch.numeric, batch.missing, codes), batch.target, batch.weight)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            value = loss.item()
+            value = improve(batch).item()
             if not math.isfinite(value):
                 raise TrainingError(
                     explain(
@@ -114,9 +97,6 @@ def train(session: Session, net: nn.Module, rows: Feed, validation: Feed, schedu
                         remedy="lower training's learning_rate, or look for absurd labels",
                     )
                 )
-            nn.utils.clip_grad_norm_(net.parameters(), _CLIP_NORM)
-            optimizer.step()
-            pace.step()
             total += value * len(batch)
         judged = validation_loss(task, predict(task, net, validation), validation.target)
         session.progress(
@@ -142,9 +122,3 @@ def _pace(steps: int) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
     return at
-
-
-def _hide(codes: Tensor, generator: torch.Generator) -> Tensor:
-    draw = torch.rand(codes.shape, generator=generator).to(codes.device)
-    codes = torch.where(draw < _HIDDEN, MISSING, codes)
-    return torch.where(draw < _HIDDEN / 2, UNKNOWN, codes)
