@@ -49,30 +49,47 @@ class Table:
         return fed
 
 
-def read(spec: UseCase, path: Path) -> Table:
+def read(spec: UseCase, path: Path, *, groups: Sequence[int] | None = None, features: bool = True) -> Table:
     """Reads one of the three files of a training set.
+
+    Args:
+        groups: the file's row groups to read; all of them when absent.
+        features: whether the features are read; without them the table has labels alone.
 
     Raises:
         TrainingError: the file or a column is missing, a column has a type that it may not have, there are no rows,
             or a label is null, not finite or outside its classes.
     """
-    columns = [*spec.features.columns, "label"]
+    columns = [*(spec.features.columns if features else ()), "label"]
     try:
         schema = pq.read_schema(path)
         if missing := [name for name in columns if name not in schema.names]:
             raise TrainingError(explain(str(path), f"columns are missing: {', '.join(missing)}"))
-        table = pq.read_table(path, columns=columns).combine_chunks()
+        if groups is None:
+            table = pq.read_table(path, columns=columns)
+        else:
+            with pq.ParquetFile(path) as file:
+                table = file.read_row_groups(groups, columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise TrainingError(explain(str(path), f"not a readable Parquet file: {error}")) from None
     if not len(table):
         raise TrainingError(explain(str(path), "there are no rows", remedy="train on more partitions"))
-    numeric = np.empty((len(table), len(spec.features.numeric)), np.float32)
-    for i, name in enumerate(spec.features.numeric):
-        numeric[:, i] = _floats(table[name], path, name)
-    categorical = tuple(_strings(table[name], path, name) for name in spec.features.categorical)
+    numeric, categorical = decode(spec, table, path) if features else (np.empty((len(table), 0), np.float32), ())
     label = _floats(table["label"], path, "label")
     _check_label(spec, label, path)
     return Table(numeric, categorical, label)
+
+
+def decode(spec: UseCase, table: pa.Table, path: Path) -> tuple[F32, tuple[pa.DictionaryArray, ...]]:
+    """The features of a table that was read from `path`, as in `Table`.
+
+    Raises:
+        TrainingError: a column has a type that it may not have.
+    """
+    numeric = np.empty((len(table), len(spec.features.numeric)), np.float32)
+    for i, name in enumerate(spec.features.numeric):
+        numeric[:, i] = _floats(table[name], path, name)
+    return numeric, tuple(_strings(table[name], path, name) for name in spec.features.categorical)
 
 
 def _floats(column: pa.ChunkedArray, path: Path, name: str) -> F32:

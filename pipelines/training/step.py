@@ -94,7 +94,12 @@ class Step:
         self.random = torch.Generator(device).manual_seed(seed)
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Improves the network by one batch; returns its loss before that, [] float32 on the device, not waited for."""
+        """Improves the network by one batch.
+
+        Returns:
+            The mean loss of the batch's own rows before that (0 when it has none): [] float32 on the device, which is
+            not waited for.
+        """
         return self.improve(batch, hide(batch.codes, self.random))
 
     def improve(self, batch: Batch, codes: Tensor) -> Tensor:
@@ -102,9 +107,9 @@ class Step:
         run = self._full if len(batch) == self._rows else self._loss
         if self._device.type == "cuda":
             # The graphs' memory is about to be written again: nothing of the last step may still be in use.
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         loss = run(batch.numeric, batch.missing, codes, batch.target, batch.weight)
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss if batch.share == 1 else loss * batch.share)
         nn.utils.clip_grad_norm_(self._net.parameters(), _CLIP_NORM)
         self.optimizer.step()
         self.pace.step()
@@ -128,7 +133,10 @@ class Step:
 
     def _loss(self, numeric: Tensor, missing: Tensor, codes: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
-            logits = self._net(numeric, missing, codes)
+            logits: Tensor = self._net(numeric, missing, codes)
+        if not len(target):
+            # The mean of nothing is no number; the sum of nothing is 0, and its gradients as well, in every process.
+            return logits.float().sum()
         return losses(self._task, logits.float(), target, weight)
 
     def _compiled(self) -> Callable[..., Tensor]:
