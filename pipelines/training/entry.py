@@ -24,16 +24,17 @@ from pipelines.errors import TrainingError, explain
 from pipelines.ports import OnProgress
 from pipelines.records import Scorecard
 from pipelines.spec import UseCase
-from pipelines.training import calibrate, compress, loop, prepare, scorecards
+from pipelines.training import calibrate, compress, loop, memory, prepare, scorecards, stream
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.card import card
 from pipelines.training.compress import FP32, MODEL, Scale
 from pipelines.training.data import Table, read
 from pipelines.training.distill import distill, logits
-from pipelines.training.feed import Resident
+from pipelines.training.feed import Feed, Resident
 from pipelines.training.job import HOLDOUT, TRAIN, VALIDATION, Job
 from pipelines.training.networks import Teacher
 from pipelines.training.session import Session
+from pipelines.training.stream import Streamed
 from pipelines.training.teaching import teach
 
 
@@ -48,7 +49,12 @@ def run(job: Job, on_progress: OnProgress) -> None:
             varies; or a loss was not finite.
     """
     job.out.mkdir(parents=True, exist_ok=True)
-    train, validation, holdout = (read(job.spec, job.part(name)) for name in (TRAIN, VALIDATION, HOLDOUT))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    streamed = memory.streams(job.spec, job.part(TRAIN), job.part(VALIDATION), device)
+    validation, holdout = (read(job.spec, job.part(name)) for name in (VALIDATION, HOLDOUT))
+    # All training rows, or their labels alone and the features of a sample.
+    train = read(job.spec, job.part(TRAIN), features=not streamed)
+    sample = stream.sample(job.spec, job.part(TRAIN)) if streamed else train
     _check(job.spec, train)
     with _torch(job.threads, job.spec.training.seed), (job.out / "curves.jsonl").open("w", encoding="utf-8") as curves:
 
@@ -59,23 +65,28 @@ def run(job: Job, on_progress: OnProgress) -> None:
 
         session = Session(
             job=job,
-            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            device=device,
             threads=torch.get_num_threads(),
             progress=progress,
         )
-        _train(session, train, validation, holdout)
+        _train(session, train, sample, validation, holdout)
 
 
-def _train(session: Session, train: Table, validation: Table, holdout: Table) -> None:
+def _train(session: Session, train: Table, sample: Table, validation: Table, holdout: Table) -> None:
     spec, out = session.spec, session.job.out
-    preparation = prepare.fit(train)
+    preparation = prepare.fit(sample)
     if not (preparation.varying or preparation.flagged or spec.features.categorical):
         raise TrainingError(
             explain("train.parquet", "every feature is constant or null", remedy="name features that vary")
         )
     label = _label_scale(spec, train)
-    encoded = preparation.encode(train)
-    rows = Resident.of(encoded, _target(spec, train, label), None, session.device)
+    encoded = preparation.encode(sample)
+    target, weight = _target(spec, train, label), None
+    rows: Feed
+    if sample is train:
+        rows = Resident.of(encoded, target, weight, session.device)
+    else:
+        rows = Streamed.of(spec, session.job.part(TRAIN), preparation, target, weight, session.device)
     judged = Resident.of(preparation.encode(validation), _target(spec, validation, label), None, session.device)
     with _timed(session.seconds, "teacher"):
         teacher = teach(session, preparation, encoded, rows, judged)
@@ -84,7 +95,7 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
         calibration = calibrate.fit(spec.label.task, logits(student, judged), judged.target.cpu())
     teacher, student = teacher.cpu(), student.cpu()
     with _timed(session.seconds, "compression"):
-        compress.write(session, preparation, student, calibration, label, train)
+        compress.write(session, preparation, student, calibration, label, sample)
     _save(teacher, out / "teacher.safetensors")
     _save(student, out / "student.safetensors")
     with _timed(session.seconds, "lightgbm"):
@@ -92,7 +103,7 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
             spec.label.task,
             session.outputs,
             preparation,
-            train,
+            sample,
             validation,
             session.threads,
             spec.training.seed,
