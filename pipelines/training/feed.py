@@ -33,8 +33,8 @@ class Batch:
     weight: Tensor | None = None
     """[b], mean 1 over the training rows; None where every row weighs the same."""
     share: float = 1.0
-    """Factor of this shard's mean loss: processes * rows of the shard / rows of the whole batch. The mean over processes
-    of the gradients is then the gradient of the whole batch's mean loss."""
+    """Factor of this shard's mean loss: processes * rows of the shard / rows of the whole batch. The gradients' mean
+    over the processes is then the gradient of the whole batch's mean loss."""
     numbers: Tensor | None = None
     """[b] int64, where the rows lie in the table; None in tiles."""
 
