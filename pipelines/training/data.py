@@ -17,6 +17,8 @@ from pipelines.spec import UseCase
 
 #: Finite float64 values past float32's range become infinite here, and the model clips those.
 F32 = NDArray[np.float32]
+#: Rows that are read at a time.
+_PIECE_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +63,29 @@ def read(spec: UseCase, path: Path, *, groups: Sequence[int] | None = None, feat
             or a label is null, not finite or outside its classes.
     """
     columns = [*(spec.features.columns if features else ()), "label"]
+    numeric, words, label = [], [], []
     try:
-        schema = pq.read_schema(path)
-        if missing := [name for name in columns if name not in schema.names]:
-            raise TrainingError(explain(str(path), f"columns are missing: {', '.join(missing)}"))
-        if groups is None:
-            table = pq.read_table(path, columns=columns)
-        else:
-            with pq.ParquetFile(path) as file:
-                table = file.read_row_groups(groups, columns)
+        with pq.ParquetFile(path) as file:
+            if missing := [name for name in columns if name not in file.schema_arrow.names]:
+                raise TrainingError(explain(str(path), f"columns are missing: {', '.join(missing)}"))
+            chosen = range(file.num_row_groups) if groups is None else groups
+            # Piece by piece: the file's bytes, Arrow's columns and our arrays of all rows at once would take four
+            # times the memory of what is kept.
+            for batch in file.iter_batches(_PIECE_ROWS, list(chosen), columns):
+                table = pa.Table.from_batches([batch])
+                label.append(_floats(table["label"], path, "label"))
+                if features:
+                    numbers, strings = decode(spec, table, path)
+                    numeric.append(numbers)
+                    words.append(strings)
     except (OSError, pa.ArrowInvalid) as error:
         raise TrainingError(explain(str(path), f"not a readable Parquet file: {error}")) from None
-    if not len(table):
+    if not sum(map(len, label)):
         raise TrainingError(explain(str(path), "there are no rows", remedy="train on more partitions"))
-    numeric, categorical = decode(spec, table, path) if features else (np.empty((len(table), 0), np.float32), ())
-    label = _floats(table["label"], path, "label")
-    _check_label(spec, label, path)
-    return Table(numeric, categorical, label)
+    labels = np.concatenate(label)
+    _check_label(spec, labels, path)
+    together = _stacked(numeric) if numeric else np.empty((len(labels), 0), np.float32)
+    return Table(together, tuple(_unified(parts) for parts in zip(*words, strict=True)), labels)
 
 
 def decode(spec: UseCase, table: pa.Table, path: Path) -> tuple[F32, tuple[pa.DictionaryArray, ...]]:
@@ -90,6 +98,23 @@ def decode(spec: UseCase, table: pa.Table, path: Path) -> tuple[F32, tuple[pa.Di
     for i, name in enumerate(spec.features.numeric):
         numeric[:, i] = _floats(table[name], path, name)
     return numeric, tuple(_strings(table[name], path, name) for name in spec.features.categorical)
+
+
+def _stacked(parts: list[F32]) -> F32:
+    """The parts one below the other; each is given up as it is copied."""
+    whole = np.empty((sum(map(len, parts)), parts[0].shape[1]), np.float32)
+    end = len(whole)
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole
+
+
+def _unified(parts: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
+    """One column of one vocabulary, in the order in which its words first come."""
+    unified = pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+    return unified.chunk(0) if isinstance(unified, pa.ChunkedArray) else unified
 
 
 def _floats(column: pa.ChunkedArray, path: Path, name: str) -> F32:

@@ -97,8 +97,8 @@ class Step:
         """Improves the network by one batch.
 
         Returns:
-            The mean loss of the batch's own rows before that (0 when it has none): [] float32 on the device, which is
-            not waited for.
+            The batch's `share` times the mean loss of its own rows before that (0 when it has none): [] float32 on the
+            device, which is not waited for.
         """
         return self.improve(batch, hide(batch.codes, self.random))
 
@@ -109,7 +109,9 @@ class Step:
             # The graphs' memory is about to be written again: nothing of the last step may still be in use.
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         loss = run(batch.numeric, batch.missing, codes, batch.target, batch.weight)
-        torch.autograd.backward(loss if batch.share == 1 else loss * batch.share)
+        if batch.share != 1:
+            loss = loss * batch.share
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self._net.parameters(), _CLIP_NORM)
         self.optimizer.step()
         self.pace.step()
