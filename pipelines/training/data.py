@@ -63,7 +63,8 @@ def read(spec: UseCase, path: Path, *, groups: Sequence[int] | None = None, feat
             or a label is null, not finite or outside its classes.
     """
     columns = [*(spec.features.columns if features else ()), "label"]
-    numeric, words, label = [], [], []
+    words: list[tuple[pa.DictionaryArray, ...]] = []
+    begin = 0
     try:
         with pq.ParquetFile(path) as file:
             if missing := [name for name in columns if name not in file.schema_arrow.names]:
@@ -71,21 +72,23 @@ def read(spec: UseCase, path: Path, *, groups: Sequence[int] | None = None, feat
             chosen = range(file.num_row_groups) if groups is None else groups
             # Piece by piece: the file's bytes, Arrow's columns and our arrays of all rows at once would take four
             # times the memory of what is kept.
-            for batch in file.iter_batches(_PIECE_ROWS, list(chosen), columns):
-                table = pa.Table.from_batches([batch])
-                label.append(_floats(table["label"], path, "label"))
+            rows = sum(file.metadata.row_group(group).num_rows for group in chosen)
+            label = np.empty(rows, np.float32)
+            numeric = np.empty((rows, len(spec.features.numeric) if features else 0), np.float32)
+            # One row group at a time: given several, the reader keeps the bytes of all of them.
+            for batch in (part for group in chosen for part in file.iter_batches(_PIECE_ROWS, [group], columns)):
+                table, piece = pa.Table.from_batches([batch]), slice(begin, begin + len(batch))
+                label[piece] = _floats(table["label"], path, "label")
                 if features:
-                    numbers, strings = decode(spec, table, path)
-                    numeric.append(numbers)
+                    numeric[piece], strings = decode(spec, table, path)
                     words.append(strings)
+                begin += len(batch)
     except (OSError, pa.ArrowInvalid) as error:
         raise TrainingError(explain(str(path), f"not a readable Parquet file: {error}")) from None
-    if not sum(map(len, label)):
+    if not rows:
         raise TrainingError(explain(str(path), "there are no rows", remedy="train on more partitions"))
-    labels = np.concatenate(label)
-    _check_label(spec, labels, path)
-    together = _stacked(numeric) if numeric else np.empty((len(labels), 0), np.float32)
-    return Table(together, tuple(_unified(parts) for parts in zip(*words, strict=True)), labels)
+    _check_label(spec, label, path)
+    return Table(numeric, tuple(_unified(parts) for parts in zip(*words, strict=True)), label)
 
 
 def decode(spec: UseCase, table: pa.Table, path: Path) -> tuple[F32, tuple[pa.DictionaryArray, ...]]:
@@ -98,17 +101,6 @@ def decode(spec: UseCase, table: pa.Table, path: Path) -> tuple[F32, tuple[pa.Di
     for i, name in enumerate(spec.features.numeric):
         numeric[:, i] = _floats(table[name], path, name)
     return numeric, tuple(_strings(table[name], path, name) for name in spec.features.categorical)
-
-
-def _stacked(parts: list[F32]) -> F32:
-    """The parts one below the other; each is given up as it is copied."""
-    whole = np.empty((sum(map(len, parts)), parts[0].shape[1]), np.float32)
-    end = len(whole)
-    while parts:
-        part = parts.pop()
-        whole[end - len(part) : end] = part
-        end -= len(part)
-    return whole
 
 
 def _unified(parts: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
