@@ -17,6 +17,8 @@ from pipelines.spec import UseCase
 
 #: Finite float64 values past float32's range become infinite here, and the model clips those.
 F32 = NDArray[np.float32]
+#: Rows that are read at a time.
+_PIECE_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +51,62 @@ class Table:
         return fed
 
 
-def read(spec: UseCase, path: Path) -> Table:
+def read(spec: UseCase, path: Path, *, groups: Sequence[int] | None = None, features: bool = True) -> Table:
     """Reads one of the three files of a training set.
+
+    Args:
+        groups: the file's row groups to read; all of them when absent.
+        features: whether the features are read; without them the table has labels alone.
 
     Raises:
         TrainingError: the file or a column is missing, a column has a type that it may not have, there are no rows,
             or a label is null, not finite or outside its classes.
     """
-    columns = [*spec.features.columns, "label"]
+    columns = [*(spec.features.columns if features else ()), "label"]
+    words: list[tuple[pa.DictionaryArray, ...]] = []
+    begin = 0
     try:
-        schema = pq.read_schema(path)
-        if missing := [name for name in columns if name not in schema.names]:
-            raise TrainingError(explain(str(path), f"columns are missing: {', '.join(missing)}"))
-        table = pq.read_table(path, columns=columns).combine_chunks()
+        with pq.ParquetFile(path) as file:
+            if missing := [name for name in columns if name not in file.schema_arrow.names]:
+                raise TrainingError(explain(str(path), f"columns are missing: {', '.join(missing)}"))
+            chosen = range(file.num_row_groups) if groups is None else groups
+            # Piece by piece: the file's bytes, Arrow's columns and our arrays of all rows at once would take four
+            # times the memory of what is kept.
+            rows = sum(file.metadata.row_group(group).num_rows for group in chosen)
+            label = np.empty(rows, np.float32)
+            numeric = np.empty((rows, len(spec.features.numeric) if features else 0), np.float32)
+            # One row group at a time: given several, the reader keeps the bytes of all of them.
+            for batch in (part for group in chosen for part in file.iter_batches(_PIECE_ROWS, [group], columns)):
+                table, piece = pa.Table.from_batches([batch]), slice(begin, begin + len(batch))
+                label[piece] = _floats(table["label"], path, "label")
+                if features:
+                    numeric[piece], strings = decode(spec, table, path)
+                    words.append(strings)
+                begin += len(batch)
     except (OSError, pa.ArrowInvalid) as error:
         raise TrainingError(explain(str(path), f"not a readable Parquet file: {error}")) from None
-    if not len(table):
+    if not rows:
         raise TrainingError(explain(str(path), "there are no rows", remedy="train on more partitions"))
+    _check_label(spec, label, path)
+    return Table(numeric, tuple(_unified(parts) for parts in zip(*words, strict=True)), label)
+
+
+def decode(spec: UseCase, table: pa.Table, path: Path) -> tuple[F32, tuple[pa.DictionaryArray, ...]]:
+    """The features of a table that was read from `path`, as in `Table`.
+
+    Raises:
+        TrainingError: a column has a type that it may not have.
+    """
     numeric = np.empty((len(table), len(spec.features.numeric)), np.float32)
     for i, name in enumerate(spec.features.numeric):
         numeric[:, i] = _floats(table[name], path, name)
-    categorical = tuple(_strings(table[name], path, name) for name in spec.features.categorical)
-    label = _floats(table["label"], path, "label")
-    _check_label(spec, label, path)
-    return Table(numeric, categorical, label)
+    return numeric, tuple(_strings(table[name], path, name) for name in spec.features.categorical)
+
+
+def _unified(parts: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
+    """One column of one vocabulary, in the order in which its words first come."""
+    unified = pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+    return unified.chunk(0) if isinstance(unified, pa.ChunkedArray) else unified
 
 
 def _floats(column: pa.ChunkedArray, path: Path, name: str) -> F32:

@@ -24,7 +24,7 @@ from pipelines.errors import TrainingError, explain
 from pipelines.ports import OnProgress
 from pipelines.records import Scorecard
 from pipelines.spec import UseCase
-from pipelines.training import calibrate, compress, loop, prepare, scorecards
+from pipelines.training import calibrate, compress, loop, memory, prepare, scorecards, stream
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.card import card
 from pipelines.training.checkpoint import Store, identity
@@ -32,11 +32,12 @@ from pipelines.training.compress import FP32, MODEL, Scale
 from pipelines.training.data import Table, read
 from pipelines.training.distill import distill, logits
 from pipelines.training.distributed import Team, team
-from pipelines.training.feed import Resident
+from pipelines.training.feed import Feed, Resident
 from pipelines.training.job import HOLDOUT, TRAIN, VALIDATION, Job
 from pipelines.training.networks import Teacher
 from pipelines.training.session import Session
 from pipelines.training.signals import Stop, never
+from pipelines.training.stream import Streamed
 from pipelines.training.teaching import teach
 
 
@@ -55,9 +56,13 @@ def run(job: Job, on_progress: OnProgress, stop: Stop = never) -> None:
         InterruptedTraining: `stop` said so.
     """
     job.out.mkdir(parents=True, exist_ok=True)
-    train, validation, holdout = (read(job.spec, job.part(name)) for name in (TRAIN, VALIDATION, HOLDOUT))
-    _check(job.spec, train)
     with team() as here, _torch(job.threads, job.spec.training.seed), _curves(job, here) as record:
+        streamed = memory.streams(job.spec, job.part(TRAIN), job.part(VALIDATION), here.device)
+        validation, holdout = (read(job.spec, job.part(name)) for name in (VALIDATION, HOLDOUT))
+        # All training rows, or their labels alone and the features of a sample.
+        train = read(job.spec, job.part(TRAIN), features=not streamed)
+        sample = stream.sample(job.spec, job.part(TRAIN)) if streamed else train
+        _check(job.spec, train)
         session = Session(
             job=job,
             device=here.device,
@@ -69,21 +74,26 @@ def run(job: Job, on_progress: OnProgress, stop: Stop = never) -> None:
             stop=stop,
         )
         session.facts["processes"] = here.size
-        _train(session, train, validation, holdout)
+        _train(session, train, sample, validation, holdout)
         if session.store and here.leads:
             session.store.clear()
 
 
-def _train(session: Session, train: Table, validation: Table, holdout: Table) -> None:
+def _train(session: Session, train: Table, sample: Table, validation: Table, holdout: Table) -> None:
     spec, out = session.spec, session.job.out
-    preparation = prepare.fit(train)
+    preparation = prepare.fit(sample)
     if not (preparation.varying or preparation.flagged or spec.features.categorical):
         raise TrainingError(
             explain("train.parquet", "every feature is constant or null", remedy="name features that vary")
         )
     label = _label_scale(spec, train)
-    encoded = preparation.encode(train)
-    rows = Resident.of(encoded, _target(spec, train, label), None, session.device)
+    encoded = preparation.encode(sample)
+    target, weight = _target(spec, train, label), None
+    rows: Feed
+    if sample is train:
+        rows = Resident.of(encoded, target, weight, session.device)
+    else:
+        rows = Streamed.of(spec, session.job.part(TRAIN), preparation, target, weight, session.device)
     judged = Resident.of(preparation.encode(validation), _target(spec, validation, label), None, session.device)
     with _timed(session.seconds, "teacher"):
         teacher = teach(session, preparation, encoded, rows, judged)
@@ -95,7 +105,7 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
         calibration = calibrate.fit(spec.label.task, logits(student, judged), judged.target.cpu())
     teacher, student = teacher.cpu(), student.cpu()
     with _timed(session.seconds, "compression"):
-        compress.write(session, preparation, student, calibration, label, train)
+        compress.write(session, preparation, student, calibration, label, sample)
     _save(teacher, out / "teacher.safetensors")
     _save(student, out / "student.safetensors")
     session.pause()
@@ -104,7 +114,7 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
             spec.label.task,
             session.outputs,
             preparation,
-            train,
+            sample,
             validation,
             session.threads,
             spec.training.seed,

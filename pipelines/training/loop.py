@@ -5,26 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.errors import InterruptedTraining, TrainingError, explain
-from pipelines.spec import Task, Training
-from pipelines.training.feed import Batch, Feed
-from pipelines.training.prepare import MISSING, UNKNOWN
+from pipelines.spec import Task
+from pipelines.training.feed import Batch, Feed, shard
 from pipelines.training.progress import Meter
 from pipelines.training.resume import Course, Keeper
 from pipelines.training.session import Session
 from pipelines.training.shortage import halved
+from pipelines.training.step import Step
 
 _EVALUATION_ROWS = 8192
 _WARMUP = 0.05
-_CLIP_NORM = 1.0
-#: Share of category codes hidden in training (half as unseen, half as missing), so that both indices mean something.
-_HIDDEN = 0.01
 #: Steps whose losses are read at once: reading one makes the processor wait for the device.
 _UNREAD = {"cpu": 1, "cuda": 16}
 #: Rows that a message names.
@@ -42,24 +38,6 @@ class Schedule:
     learning_rate: float
     weight_decay: float
     seed: int
-
-
-def losses(task: Task, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Weighted mean loss of logits [b, k, o]: each member is judged alone, as TabM asks.
-
-    Cross-entropy in nats against soft targets, or the squared error.
-    """
-    b, k, _ = logits.shape
-    how = "mean" if weight is None else "none"
-    if task == "multiclass":
-        loss = functional.cross_entropy(logits.flatten(0, 1), target.repeat_interleave(k, dim=0), reduction=how)
-    else:
-        spread = target[:, None].expand(b, k)
-        if task == "binary":
-            loss = functional.binary_cross_entropy_with_logits(logits[..., 0], spread, reduction=how)
-        else:
-            loss = functional.mse_loss(logits[..., 0], spread, reduction=how)
-    return loss if weight is None else (loss.view(b, k).mean(1) * weight).mean()
 
 
 def predict(task: Task, net: nn.Module, rows: Feed, temperature: float = 1.0) -> Tensor:
@@ -116,12 +94,13 @@ def _fit(session: Session, net: nn.Module, rows: Feed, validation: Feed, schedul
     keeper = Keeper(session, name, net)
     if keeper.finished():
         return
+    first, last = shard(0, schedule.batch_rows, team.rank, team.size)
     step = Step(
         session.spec.training,
         session.task,
         team.wrap(net),
         device=session.device,
-        batch_rows=schedule.batch_rows // team.size,
+        batch_rows=last - first,
         learning_rate=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
         pace=_pace(schedule.epochs * steps),
@@ -232,61 +211,3 @@ def _pace(steps: int) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
     return at
-
-
-class Step:
-    """What happens to a network for one batch, with the optimizer's state and the random hiding of categories."""
-
-    def __init__(
-        self,
-        training: Training,  # noqa: ARG002
-        task: Task,
-        net: nn.Module,
-        *,
-        device: torch.device,  # noqa: ARG002
-        batch_rows: int,  # noqa: ARG002
-        learning_rate: float,
-        weight_decay: float,
-        pace: Callable[[int], float],
-        seed: int,
-    ) -> None:
-        self._task, self._net = task, net
-        self.optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=weight_decay)
-        self.pace = torch.optim.lr_scheduler.LambdaLR(self.optimizer, pace)
-        self.random = torch.Generator().manual_seed(seed)
-
-    def __call__(self, batch: Batch) -> Tensor:
-        """Improves the network by one batch; returns `share` times its mean loss before that, [], not waited for.
-
-        A shard without rows gives 0, and the gradients of 0.
-        """
-        logits = self._net(batch.numeric, batch.missing, _hide(batch.codes, self.random))
-        loss = losses(self._task, logits, batch.target, batch.weight) if len(batch) else logits.sum()
-        if batch.share != 1.0:
-            loss = loss * batch.share
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self._net.parameters(), _CLIP_NORM)
-        self.optimizer.step()
-        self.pace.step()
-        return loss.detach()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the network's weights."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "pace": self.pace.state_dict(),
-            "random": self.random.get_state(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.pace.load_state_dict(state["pace"])
-        self.random.set_state(state["random"])
-
-
-def _hide(codes: Tensor, generator: torch.Generator) -> Tensor:
-    draw = torch.rand(codes.shape, generator=generator).to(codes.device)
-    codes = torch.where(draw < _HIDDEN, MISSING, codes)
-    return torch.where(draw < _HIDDEN / 2, UNKNOWN, codes)

@@ -24,6 +24,8 @@ RARE_ROWS = 10
 UNKNOWN, MISSING, FIRST = 0, 1, 2
 #: Where smooth clipping ends.
 BOUND = 3.0
+#: Rows that are encoded at a time: a whole table's temporaries would take several times its memory.
+_BLOCK_ROWS = 16_384
 #: What a null string looks like to the graph. "" is the convention; the others are what ONNX Runtime makes of
 #: None, NaN and pandas.NA in an object array, so that a plain data frame works as well.
 NULL_WORDS = ("", "None", "nan", "<NA>")
@@ -67,14 +69,19 @@ class Preparation:
 
     def encode(self, table: Table) -> Encoded:
         """Raw columns to network inputs, in float32 as the graph computes."""
-        raw = table.numeric[:, self.varying]
-        filled = np.where(np.isnan(raw), self.centre, raw)
-        z = (np.minimum(np.maximum(filled, self.low), self.high) - self.centre) * self.scale
-        missing = np.isnan(table.numeric[:, self.flagged]).astype(np.float32)
+        numeric = np.empty((len(table), len(self.varying)), np.float32)
+        missing = np.empty((len(table), len(self.flagged)), np.float32)
+        for begin in range(0, len(table), _BLOCK_ROWS):
+            block = slice(begin, begin + _BLOCK_ROWS)
+            raw = table.numeric[block, self.varying]
+            filled = np.where(np.isnan(raw), self.centre, raw)
+            z = (np.minimum(np.maximum(filled, self.low), self.high) - self.centre) * self.scale
+            numeric[block] = bound(z, self.width)
+            missing[block] = np.isnan(table.numeric[block, self.flagged])
         codes = np.empty((len(table), len(self.vocabularies)), np.int64)
         for i, (column, words) in enumerate(zip(table.categorical, self.vocabularies, strict=True)):
             codes[:, i] = _codes(column, words)
-        return Encoded(bound(z, self.width).astype(np.float32), missing, codes)
+        return Encoded(numeric, missing, codes)
 
 
 def bound(z: F32, width: F32) -> F32:

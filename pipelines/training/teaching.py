@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.training import loop
+from pipelines.training import loop, memory
 from pipelines.training.feed import Feed
 from pipelines.training.networks import Teacher
 from pipelines.training.prepare import Encoded, Preparation
@@ -21,7 +21,7 @@ def teach(session: Session, preparation: Preparation, sample: Encoded, rows: Fee
         name="teacher",
         epochs=spec.teacher.epochs,
         patience=spec.teacher.patience,
-        batch_rows=spec.teacher.batch_rows if isinstance(spec.teacher.batch_rows, int) else 2048,
+        batch_rows=memory.batch_rows(session, teacher, rows),
         learning_rate=spec.teacher.learning_rate,
         weight_decay=spec.teacher.weight_decay,
         seed=spec.seed,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipelines.errors import TrainingError
 from pipelines.ports import OnProgress
-from pipelines.training import calibrate, loop
+from pipelines.training import calibrate, loop, step
 from pipelines.training.feed import Batch, Resident
 from pipelines.training.job import Job
 from pipelines.training.session import Session
@@ -93,11 +93,11 @@ def test_training_stops_without_progress_and_keeps_the_best_epoch() -> None:
 def test_ensemble_members_are_judged_one_by_one() -> None:
     logits = torch.tensor([[[2.0], [-2.0]]])
     alone = [nn.functional.binary_cross_entropy_with_logits(logits[:, i, 0], torch.ones(1)) for i in range(2)]
-    assert loop.losses("binary", logits, torch.ones(1)) == pytest.approx(float(sum(alone) / 2))
+    assert step.losses("binary", logits, torch.ones(1)) == pytest.approx(float(sum(alone) / 2))
     shares = torch.tensor([[0.2, 0.8]])
     wide = torch.tensor([[[1.0, 2.0], [3.0, -1.0]]])
     each = [-(shares * wide[:, i].log_softmax(-1)).sum() for i in range(2)]
-    assert loop.losses("multiclass", wide, shares) == pytest.approx(float(sum(each) / 2))
+    assert step.losses("multiclass", wide, shares) == pytest.approx(float(sum(each) / 2))
 
 
 def test_the_temperature_undoes_overconfidence() -> None:
