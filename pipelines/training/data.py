@@ -29,6 +29,8 @@ class Table:
     """c columns of n strings, null where null."""
     label: F32
     """[n]; 0 or 1, a class index, or a value in its own unit."""
+    weight: F32 | None = None
+    """[n], not negative; None where the spec names no sample weight."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -36,7 +38,9 @@ class Table:
     def take(self, rows: NDArray[np.int64]) -> Table:
         """These rows, in this order."""
         index = pa.array(rows)
-        return Table(self.numeric[rows], tuple(column.take(index) for column in self.categorical), self.label[rows])
+        categorical = tuple(column.take(index) for column in self.categorical)
+        weight = None if self.weight is None else self.weight[rows]
+        return Table(self.numeric[rows], categorical, self.label[rows], weight)
 
     def feeds(self, numeric: Sequence[str], categorical: Sequence[str]) -> dict[str, NDArray[np.generic]]:
         """What ONNX Runtime is fed: a float32 [n] or string [n] array a column, null strings as ""."""
@@ -54,9 +58,10 @@ def read(spec: UseCase, path: Path) -> Table:
 
     Raises:
         TrainingError: the file or a column is missing, a column has a type that it may not have, there are no rows,
-            or a label is null, not finite or outside its classes.
+            a label is null, not finite or outside its classes, or a weight is null, negative or not finite.
     """
-    columns = [*spec.features.columns, "label"]
+    weighted = spec.training.sample_weight is not None
+    columns = [*spec.features.columns, "label", *(["weight"] if weighted else [])]
     try:
         schema = pq.read_schema(path)
         if missing := [name for name in columns if name not in schema.names]:
@@ -72,7 +77,7 @@ def read(spec: UseCase, path: Path) -> Table:
     categorical = tuple(_strings(table[name], path, name) for name in spec.features.categorical)
     label = _floats(table["label"], path, "label")
     _check_label(spec, label, path)
-    return Table(numeric, categorical, label)
+    return Table(numeric, categorical, label, _weights(table["weight"], path) if weighted else None)
 
 
 def _floats(column: pa.ChunkedArray, path: Path, name: str) -> F32:
@@ -84,6 +89,23 @@ def _floats(column: pa.ChunkedArray, path: Path, name: str) -> F32:
     with np.errstate(over="ignore"):
         values = column.cast(pa.float64()).to_numpy().astype(np.float32)
     return np.asarray(values, np.float32)
+
+
+def _weights(column: pa.ChunkedArray, path: Path) -> F32:
+    weight = _floats(column, path, "weight")
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if bad.any():
+        raise TrainingError(
+            explain(
+                f"{path} column 'weight'",
+                f"{int(bad.sum())} of {len(weight)} weights are null, negative or not finite, such as {weight[bad][0]}",
+                allowed="finite numbers from 0",
+                remedy="correct the column that training.sample_weight names",
+            )
+        )
+    if not weight.any():
+        raise TrainingError(explain(f"{path} column 'weight'", f"all {len(weight)} weights are 0"))
+    return weight
 
 
 def _strings(column: pa.ChunkedArray, path: Path, name: str) -> pa.DictionaryArray:

@@ -3,7 +3,7 @@
     teacher (TabM) -> soft targets -> student (MLP) -> calibration -> ONNX -> compression -> scorecards on the holdout
 
 Written to the job's `out`: model.onnx (served), student_fp32.onnx, teacher.safetensors, student.safetensors,
-model.json, scorecards.json and curves.jsonl. Nothing is sealed here.
+model.json, features.json, scorecards.json and curves.jsonl. Nothing is sealed here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipelines.errors import TrainingError, explain
 from pipelines.ports import OnProgress
 from pipelines.records import Scorecard
 from pipelines.spec import UseCase
-from pipelines.training import calibrate, compress, loop, prepare, scorecards
+from pipelines.training import calibrate, compress, leaks, loop, prepare, scorecards, weights
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.card import card
 from pipelines.training.compress import FP32, MODEL, Scale
@@ -68,6 +68,8 @@ def run(job: Job, on_progress: OnProgress) -> None:
 
 def _train(session: Session, train: Table, validation: Table, holdout: Table) -> None:
     spec, out = session.spec, session.job.out
+    with _timed(session.seconds, "features"):
+        _write_json(out / "features.json", leaks.measure(spec, train))
     preparation = prepare.fit(train)
     if not (preparation.varying or preparation.flagged or spec.features.categorical):
         raise TrainingError(
@@ -75,18 +77,26 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
         )
     label = _label_scale(spec, train)
     encoded = preparation.encode(train)
-    rows = Resident.of(encoded, _target(spec, train, label), None, session.device)
-    judged = Resident.of(preparation.encode(validation), _target(spec, validation, label), None, session.device)
+    by_class = weights.by_class(spec, train)
+    rows = Resident.of(encoded, _target(spec, train, label), _weight(train, by_class), session.device)
+    judged = Resident.of(
+        preparation.encode(validation), _target(spec, validation, label), _weight(validation, by_class), session.device
+    )
     with _timed(session.seconds, "teacher"):
         teacher = teach(session, preparation, encoded, rows, judged)
     with _timed(session.seconds, "student"):
         student = distill(session, preparation, teacher, rows, judged)
-        calibration = calibrate.fit(spec.label.task, logits(student, judged), judged.target.cpu())
+        for net in (teacher, student):
+            weights.restore_shares(net.bias, by_class)
+        calibration = calibrate.fit(
+            spec.label.task, logits(student, judged), judged.target.cpu(), spec.training.probabilities
+        )
     teacher, student = teacher.cpu(), student.cpu()
     with _timed(session.seconds, "compression"):
         compress.write(session, preparation, student, calibration, label, train)
     _save(teacher, out / "teacher.safetensors")
     _save(student, out / "student.safetensors")
+    mine, theirs = weights.of_rows(train), weights.of_rows(validation)
     with _timed(session.seconds, "lightgbm"):
         trees = LightGbm(
             spec.label.task,
@@ -96,6 +106,7 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
             validation,
             session.threads,
             spec.training.seed,
+            weights=None if mine is None or theirs is None else (mine, theirs),
         )
     cards = _measure(session, preparation, teacher, label, trees, train, holdout)
     counts = {"train": len(train), "validation": len(validation), "holdout": len(holdout)}
@@ -131,7 +142,7 @@ def _measure(
             scorer = scorecards.OnnxScorer(out / file, spec, session.threads)
             cards.append(scorecards.measure(spec, name, scorer, holdout, size(file)))
     cards.append(scorecards.measure(spec, "lightgbm", trees, holdout, trees.bytes))
-    constant = Constant(spec.label.task, session.outputs, train)
+    constant = Constant(spec.label.task, session.outputs, train, weight=weights.of_rows(train))
     cards.append(scorecards.measure(spec, "constant", constant, holdout, None))
     return cards
 
@@ -146,10 +157,10 @@ def _check(spec: UseCase, train: Table) -> None:
                 remedy="wait for more partitions, or lower it",
             )
         )
-    if spec.label.task != "regression" and len(np.unique(train.label)) < 2:
-        raise TrainingError(
-            explain("train.parquet", f"every label is {train.label[0]:g}", allowed="two classes or more")
-        )
+    labels = np.unique(train.label if train.weight is None else train.label[train.weight > 0])
+    if spec.label.task != "regression" and len(labels) < 2:
+        where = "train.parquet" if train.weight is None else "train.parquet, rows that weigh anything"
+        raise TrainingError(explain(where, f"every label is {labels[0]:g}", allowed="two classes or more"))
 
 
 def _label_scale(spec: UseCase, train: Table) -> Scale:
@@ -165,6 +176,11 @@ def _target(spec: UseCase, table: Table, label: Scale) -> Tensor:
     if spec.label.task == "multiclass":
         return torch.eye(len(spec.label.classes))[torch.from_numpy(table.label).long()]
     return torch.from_numpy(((table.label - label.mean) / label.scale).astype(np.float32))
+
+
+def _weight(table: Table, by_class: np.typing.NDArray[np.float64] | None) -> Tensor | None:
+    weight = weights.of_rows(table, by_class)
+    return None if weight is None else torch.from_numpy(weight)
 
 
 def _save(net: torch.nn.Module, path: Path) -> None:

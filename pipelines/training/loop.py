@@ -72,14 +72,15 @@ def predict(task: Task, net: nn.Module, rows: Feed, temperature: float = 1.0) ->
         return torch.cat(parts)
 
 
-def validation_loss(task: Task, prediction: Tensor, target: Tensor) -> float:
-    """Log loss (nats) or mean squared error (standardised) of the members' mean."""
+def validation_loss(task: Task, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> float:
+    """Log loss (nats) or mean squared error (standardised) of the members' mean; rows weigh as in training."""
     if task == "regression":
-        return functional.mse_loss(prediction, target).item()
-    prediction = prediction.clamp(1e-7, 1 - 1e-7)
-    if task == "binary":
-        return functional.binary_cross_entropy(prediction, target).item()
-    return -(target * prediction.log()).sum(1).mean().item()
+        loss = functional.mse_loss(prediction, target, reduction="none")
+    elif task == "binary":
+        loss = functional.binary_cross_entropy(prediction.clamp(1e-7, 1 - 1e-7), target, reduction="none")
+    else:
+        loss = -(target * prediction.clamp(1e-7, 1 - 1e-7).log()).sum(1)
+    return (loss if weight is None else loss * weight).mean().item()
 
 
 def train(session: Session, net: nn.Module, rows: Feed, validation: Feed, schedule: Schedule) -> None:
@@ -118,7 +119,7 @@ def train(session: Session, net: nn.Module, rows: Feed, validation: Feed, schedu
             optimizer.step()
             pace.step()
             total += value * len(batch)
-        judged = validation_loss(task, predict(task, net, validation), validation.target)
+        judged = validation_loss(task, predict(task, net, validation), validation.target, validation.weight)
         session.progress(
             {"epoch": epoch, f"{schedule.name}_loss": total / len(rows), f"{schedule.name}_validation": judged}
         )
