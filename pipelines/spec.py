@@ -145,8 +145,8 @@ class Label(SpecModel):
             raise ValueError("'classes' (two or more) belongs to task multiclass, and multiclass needs it")
         if len(self.classes) > MAX_CLASSES:
             raise ValueError(
-                f"'classes' are {len(self.classes)}, at most {MAX_CLASSES} are allowed: join the rare ones in one class, "
-                "or predict a number instead (task regression)"
+                f"'classes' are {len(self.classes)}, at most {MAX_CLASSES} are allowed: join the rare ones in one "
+                "class, or predict a number instead (task regression)"
             )
         if twice := [name for name, times in Counter(self.classes).items() if times > 1]:
             raise ValueError(f"'classes' must be distinct; given twice: {', '.join(twice)}")
