@@ -7,15 +7,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from pipelines.spec import Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Method = Literal["auto", "temperature", "isotonic", "none"]
 

@@ -22,7 +22,7 @@ _SEED = 20240229
 #: Bins of a numeric column: as many as give each some rows, up to so many. Fewer distinct values are their own bins.
 _BINS, _BIN_ROWS = 256, 10
 #: Rows that the whole half's mean counts for beside a bin's own.
-_PRIOR_ROWS = 1.0
+_PRIOR_ROWS = 0.1
 #: What the figures of a task are.
 MEASURES: dict[Task, str] = {"binary": "auc", "multiclass": "accuracy_gain", "regression": "rank_r2"}
 
@@ -36,12 +36,11 @@ def measure(spec: UseCase, train: Table) -> dict[str, Any]:
 
     Returns:
         `measure`, `rows` (that were looked at), and `single`, by feature:
-        binary: auc, the area under the ROC curve, 0.5 for a feature that says nothing; of the numeric value itself
-        where that is higher.
+        binary: auc, the area under the ROC curve, 0.5 for a feature that says nothing.
         multiclass: accuracy_gain, (accuracy - share of the commonest class) / (1 - that share), 0 for nothing. Plain
         accuracy would be high for every feature where one class is common.
         regression: rank_r2, the R2 of the label's ranks, 0 for nothing. Of the values themselves, a far tail alone
-        could hide a copy.
+        could hide a copy. Of the numeric value itself, without bins, where that is higher.
     """
     rows = np.random.default_rng(_SEED).permutation(len(train))[:_ROWS]
     drawn = train.take(rows)
@@ -51,7 +50,7 @@ def measure(spec: UseCase, train: Table) -> dict[str, Any]:
     for i, name in enumerate(spec.features.numeric):
         value = drawn.numeric[:, i]
         found = _association(task, _bins(value), label)
-        single[name] = max(found, _monotone(value, label)) if task == "binary" else found
+        single[name] = max(found, _fine(task, value, label))
     for name, column in zip(spec.features.categorical, drawn.categorical, strict=True):
         single[name] = _association(task, _words(column), label)
     return {"measure": MEASURES[task], "rows": len(drawn), "single": single}
@@ -68,7 +67,7 @@ def _bins(value: NDArray[np.float32]) -> NDArray[np.int64]:
     """[n] codes from 0; nulls have the last one."""
     known = value[~np.isnan(value)]
     distinct = np.unique(known)
-    if len(distinct) > _BINS:
+    if len(distinct) > min(_BINS, len(known) // 4):
         bins = int(np.clip(len(known) // (2 * _BIN_ROWS), 2, _BINS))
         distinct = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)[1:-1], method="lower"))
     codes = np.searchsorted(distinct, value, side="right")
@@ -122,13 +121,33 @@ def _accuracy_gain(foretold: NDArray[np.float64], label: NDArray[np.float64]) ->
     return None if base == 1 else float(((foretold == label).mean() - base) / (1 - base))
 
 
-def _monotone(value: NDArray[np.float32], label: NDArray[np.float64]) -> float:
-    """The AUC of the value itself, upwards or downwards; nulls stand in the middle."""
+def _fine(task: Task, value: NDArray[np.float32], label: NDArray[np.float64]) -> float:
+    """The figure of a numeric value without bins, for which few rows would be too coarse; nulls stand in the middle.
+
+    Binary: the AUC of the value, upwards or downwards. Regression: the R2 between its ranks and the label's.
+    Multiclass: each row of one half gets the class of the nearest value of the other half, and the other way round.
+    """
     null = np.isnan(value)
-    if null.all():
-        return 0.5
-    auc = _auc(np.where(null, np.median(value[~null]), value), label)
-    return 0.5 if auc is None else max(auc, 1 - auc)
+    if null.all() or label.min() == label.max() or len(label) < 4:
+        return 0.5 if task == "binary" else 0.0
+    value = np.where(null, np.quantile(value[~null], 0.5, method="lower"), value)
+    if task == "binary":
+        auc = _auc(value, label)
+        return 0.5 if auc is None else max(auc, 1 - auc)
+    if task == "regression":
+        ranks = _ranks(value)
+        return float(np.corrcoef(ranks, label)[0, 1] ** 2) if ranks.std() > 0 else 0.0
+    even = np.arange(len(label)) % 2 == 0
+    foretold = np.empty_like(label)
+    for learn, judge in ((even, ~even), (~even, even)):
+        order = np.argsort(value[learn], kind="stable")
+        known = value[learn][order]
+        above = np.searchsorted(known, value[judge]).clip(1, len(known) - 1)
+        with np.errstate(invalid="ignore"):  # an infinity less an infinity
+            lower = value[judge] - known[above - 1] < known[above] - value[judge]
+        foretold[judge] = label[learn][order][above - lower]
+    gain = _accuracy_gain(foretold, label)
+    return 0.0 if gain is None else gain
 
 
 def _auc(score: NDArray[np.floating], label: NDArray[np.floating]) -> float | None:

@@ -104,17 +104,18 @@ def _embeddings(spec: TeacherSpec, sample: Encoded) -> nn.Module | None:
     """[b, v] to [b, v, d], or None where the values enter as they stand."""
     from rtdl_num_embeddings import PeriodicEmbeddings, PiecewiseLinearEmbeddings
 
+    made: nn.Module | None = None
     if spec.embeddings == "piecewise":
-        return PiecewiseLinearEmbeddings(_bins(sample, spec.bins), _PIECEWISE, activation=False, version="B")
-    if spec.embeddings == "periodic":
-        return PeriodicEmbeddings(
+        made = PiecewiseLinearEmbeddings(_bins(sample, spec.bins), _PIECEWISE, activation=False, version="B")
+    elif spec.embeddings == "periodic":
+        made = PeriodicEmbeddings(
             sample.numeric.shape[1],
             _PERIODIC,
             n_frequencies=_FREQUENCIES,
             frequency_init_scale=_FREQUENCY_SCALE,
             lite=False,
         )
-    return None
+    return made
 
 
 def _bins(sample: Encoded, bins: int) -> list[Tensor]:

@@ -40,7 +40,7 @@ def of_rows(table: Table, classes: NDArray[np.float64] | None = None) -> F32 | N
     weight = np.ones(len(table)) if table.weight is None else table.weight.astype(np.float64)
     if classes is not None:
         weight = weight * classes[table.label.astype(np.int64)]
-    return (weight / weight.mean()).astype(np.float32)
+    return np.asarray(weight / weight.mean(), np.float32)
 
 
 def restore_shares(bias: Tensor, classes: NDArray[np.float64] | None) -> None:
