@@ -37,8 +37,8 @@ def teacher(embeddings: str, task: str, folder: Path, **training: Any) -> tuple[
     def rows(table: Any) -> Resident:
         return Resident.of(preparation.encode(table), entry._target(spec, table, scale), None, session.device)
 
-    torch.manual_seed(0)
-    net = teach(session, preparation, preparation.encode(train), rows(train), rows(validation))
+    with entry._torch(1, 0):
+        net = teach(session, preparation, preparation.encode(train), rows(train), rows(validation))
     held = rows(holdout)
     prior = rows(train).target.mean(0)
     flat = prior.expand(len(holdout), *prior.shape)
