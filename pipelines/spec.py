@@ -509,10 +509,8 @@ class UseCase(SpecModel):
         if training.probabilities == "isotonic" and task != "binary":
             raise ValueError(f"training.probabilities 'isotonic' is for binary, the task is {task}: auto, temperature")
         reserved = {"label", *({"weight"} if column else ())}
-        if stray := reserved & {*self.features.columns, *self.rows.key}:
-            raise ValueError(
-                f"features: {', '.join(sorted(stray))}: a training set's own; give the column another name"
-            )
+        if stray := reserved & {*self.features.columns, *self.rows.key, self.rows.event_time}:
+            raise ValueError(f"tables: {', '.join(sorted(stray))} is a training set's own column; choose another name")
         if column is None:
             return
         if self.weight_table is None:

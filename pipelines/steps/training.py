@@ -136,13 +136,13 @@ def _write_part(
     for start in range(0, len(chosen), _CHUNK):  # the context of one chunk at a time keeps memory flat
         chunk = chosen[start : start + _CHUNK]
         features = build_features(spec, store, snapshots, chunk)
-        apart = spec.weight_table not in (None, "rows")
-        labels = labelled(spec, store.scan(snapshots[spec.label.table], chunk), *([_weight(spec)] if apart else []))
-        on = list(spec.rows.key)
+        on = ["partition", *spec.rows.key]  # a key is unique within its partition
+        carried = [_weight(spec)] if spec.weight_table not in (None, "rows") else []
+        labels = labelled(spec, store.scan(snapshots[spec.label.table], chunk), pl.col("partition"), *carried)
         joined = features.join(labels, on=on, how="inner", maintain_order="left")
         if spec.weight_table == "rows":
-            weights = store.scan(snapshots["rows"], chunk).select("partition", *on, _weight(spec))
-            joined = joined.join(weights, on=["partition", *on], how="left", maintain_order="left")
+            weights = store.scan(snapshots["rows"], chunk).select(*on, _weight(spec))
+            joined = joined.join(weights, on=on, how="left", maintain_order="left")
         pieces.append(joined.collect())
     frame = pl.concat(pieces)
     frame.write_parquet(path, compression="zstd")

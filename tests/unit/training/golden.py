@@ -4,9 +4,9 @@ Write them anew, when they were meant to change, with
 
     python -m tests.unit.training.golden
 
-Another processor rounds otherwise. ATEN_CPU_CAPABILITY=default (or avx2) in front of the command shows by how much: less
-than 1e-6 of a loss with AdamW's default pace. Ten times that pace made it 1e-4: AdamW's first steps have the size of the
-learning rate however small the gradient, so that the last bit of a gradient near zero has a say.
+Another processor rounds otherwise. ATEN_CPU_CAPABILITY=default (or avx2) in front of the command shows by how much:
+less than 1e-6 of a loss at the spec's own learning rates. Five times those made it 1e-4: AdamW's first steps have the
+size of the learning rate however small the gradient is, so that the last bit of a gradient near zero has a say.
 """
 
 from __future__ import annotations
