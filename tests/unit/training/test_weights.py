@@ -111,8 +111,10 @@ def test_rows_of_no_weight_teach_nothing(tmp_path: Path, task: str) -> None:
         return old | {"weight": [1] * len(old["id"])}
 
     data = write(tmp_path / "data", task, train=spoiled, validation=fair, holdout=fair)
-    how = make_spec(task).training.teacher.model_dump() | {"epochs": 8}
-    out, _, _ = trained(tmp_path / "out", task, data, sample_weight="wide", teacher=how)
+    usual = make_spec(task).training
+    how = usual.teacher.model_dump() | {"epochs": 8}
+    alone = usual.student.model_dump() | {"soft_share": 0.0, "epochs": 10}  # no teacher mends its labels
+    out, _, _ = trained(tmp_path / "out", task, data, sample_weight="wide", teacher=how, student=alone)
     cards = {card["model"]: card["metrics"] for card in json.loads((out / "scorecards.json").read_text("utf-8"))}
     loss = "rmse" if task == "regression" else "log_loss"
     for name in ("teacher", "student_fp32", "student_int8", "lightgbm"):
