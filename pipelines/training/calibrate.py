@@ -30,6 +30,8 @@ _ISOTONIC_ROWS, _ISOTONIC_CLASS_ROWS = 1000, 50
 _FOLDS = 5
 #: The outermost knots lie so much nearer to 0 and 1 than their blocks: the rows in between keep their order.
 _EDGE = 0.01
+#: Logits nearer than this are one knot: a line between them would be too steep for float32.
+_GAP = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,12 +181,12 @@ def _usable(
 ) -> tuple[tuple[float, float], ...]:
     """The knots of the blocks, with one more at either end of the logits where the end is not a block's own mean."""
     points = list(zip(x, p, strict=True))
-    if np.float32(lowest) < np.float32(x[0]):
+    if lowest <= x[0] - _GAP:
         points.insert(0, (lowest, p[0] * (1 - _EDGE)))
-    if np.float32(highest) > np.float32(x[-1]):
+    if highest >= x[-1] + _GAP:
         points.append((highest, 1 - (1 - p[-1]) * (1 - _EDGE)))
     knots: list[tuple[float, float]] = []
     for logit, share in np.array(points, np.float32).tolist():
-        if not knots or (logit > knots[-1][0] and share > knots[-1][1]):
+        if not knots or (logit >= knots[-1][0] + _GAP and share > knots[-1][1]):
             knots.append((logit, share))
     return tuple(knots)

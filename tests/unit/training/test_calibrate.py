@@ -71,7 +71,8 @@ def test_the_knots_are_few_rise_strictly_and_are_never_0_or_1() -> None:
     target = (logits[:, 0] > 0).float()  # separable: whole blocks of one class
     knots = np.array(calibrate.fit("binary", logits, target, "isotonic").knots, np.float32)
     assert 2 <= len(knots) <= 64
-    assert (np.diff(knots, axis=0) > 0).all()
+    assert (np.diff(knots[:, 0]) > 5e-5).all(), "no line is too steep for float32"
+    assert (np.diff(knots[:, 1]) > 0).all()
     assert knots[0, 0] == np.float32(-8)
     assert knots[-1, 0] == np.float32(8)
     assert knots[:, 1].min() > 0
