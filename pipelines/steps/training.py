@@ -131,8 +131,10 @@ def _split(spec: UseCase, usable: Sequence[str], as_of: str) -> dict[str, Sequen
 def _write_part(
     spec: UseCase, store: SnapshotStore, snapshots: Mapping[str, SnapshotRef], chosen: Sequence[str], path: Path
 ) -> int:
-    """Features joined with labels (and weights, where the spec names some) by partition and key, in partition order; rows
-    without a label are left out."""
+    """Features joined with labels by partition and key, and with weights where the spec names them, in partition order.
+
+    Rows without a label are left out.
+    """
     pieces = []
     for start in range(0, len(chosen), _CHUNK):  # the context of one chunk at a time keeps memory flat
         chunk = chosen[start : start + _CHUNK]
