@@ -332,6 +332,9 @@ class Evaluation(Record):
     champion_version: int | None
     others: tuple[Scorecard, ...]
     """teacher, student_fp32, lightgbm, constant."""
+    single_features: dict[str, float] = {}
+    """What each feature says about the label by itself, on the training rows: see `gates.max_single_feature`. Empty
+    where nobody measured it, which the gates refuse."""
 
 
 class Gate(Record):

@@ -38,6 +38,9 @@ GREATER_IS_BETTER: dict[str, bool] = {
     "mae": False,
 }
 
+#: Classes of a label. Each is an output of the model and a number in every score.
+MAX_CLASSES = 1000
+
 _MAX_SPEC_BYTES = 256 * 1024
 _DEFAULT_SUITES = "../expectations"
 
@@ -140,8 +143,13 @@ class Label(SpecModel):
             raise ValueError("'positive' belongs to task binary, and binary needs it")
         if (self.task == "multiclass") != (len(self.classes) >= 2):
             raise ValueError("'classes' (two or more) belongs to task multiclass, and multiclass needs it")
-        if len(set(self.classes)) != len(self.classes) or len(self.classes) > 1000:
-            raise ValueError("'classes' must be distinct and at most 1000")
+        if len(self.classes) > MAX_CLASSES:
+            raise ValueError(
+                f"'classes' are {len(self.classes)}, at most {MAX_CLASSES} are allowed: join the rare ones in one "
+                "class, or predict a number instead (task regression)"
+            )
+        if twice := [name for name, times in Counter(self.classes).items() if times > 1]:
+            raise ValueError(f"'classes' must be distinct; given twice: {', '.join(twice)}")
         return self
 
 
@@ -350,7 +358,8 @@ class Gates(SpecModel):
     """How much the compressed student may lose against its own fp32."""
     max_single_feature: Annotated[float, Field(gt=0, le=1)] = 0.98
     """Strongest association of one feature with the label that is believed (binary: its AUC alone; multiclass: its
-    accuracy alone; regression: its R2 alone); past it the feature leaks."""
+    accuracy alone, as a share of what a constant leaves to gain; regression: its R2 alone, of the label's ranks); past
+    it the feature leaks."""
 
 
 class Scoring(SpecModel):
@@ -483,7 +492,31 @@ class UseCase(SpecModel):
                 raise ValueError(f"{field} {metric!r} is not for {self.label.task}: {', '.join(allowed)}")
         if stray := set(self.drift.ignore) - set(self.features.columns):
             raise ValueError(f"drift.ignore: not features: {', '.join(sorted(stray))}")
+        self._check_training()
         return self
+
+    @property
+    def weight_table(self) -> Name | None:
+        """The table that holds `training.sample_weight`: rows where it has such a column, else the label's."""
+        column = self.training.sample_weight
+        return next((name for name in ("rows", self.label.table) if column in self.tables[name].columns), None)
+
+    def _check_training(self) -> None:
+        """What training asks for goes with the label and the tables."""
+        training, task, column = self.training, self.label.task, self.training.sample_weight
+        if training.class_weight != "none" and task == "regression":
+            raise ValueError(f"training.class_weight {training.class_weight!r} needs classes, the task is regression")
+        if training.probabilities == "isotonic" and task != "binary":
+            raise ValueError(f"training.probabilities 'isotonic' is for binary, the task is {task}: auto, temperature")
+        reserved = {"label", *({"weight"} if column else ())}
+        if stray := reserved & {*self.features.columns, *self.rows.key, self.rows.event_time}:
+            raise ValueError(f"tables: {', '.join(sorted(stray))} is a training set's own column; choose another name")
+        if column is None:
+            return
+        if self.weight_table is None:
+            raise ValueError(f"training.sample_weight {column!r} is a column of neither rows nor {self.label.table}")
+        if (kind := self.tables[self.weight_table].columns[column].type) not in ("int", "float"):
+            raise ValueError(f"training.sample_weight {column!r} is {kind}; allowed: int, float")
 
 
 class _SafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -19,7 +19,7 @@ def evaluate_gates(evaluation: Evaluation, spec: UseCase) -> GateReport:
     """Judges a challenger by every gate, and keeps every reason, numbers to four decimals.
 
     The gates: `comparable` (the metric of the spec, on this use case), `bound`, `champion`, `lightgbm`, `constant`,
-    `quantization`.
+    `quantization`, `leakage`.
     """
     gates = (
         _comparable(evaluation, spec),
@@ -33,6 +33,7 @@ def evaluate_gates(evaluation: Evaluation, spec: UseCase) -> GateReport:
         ),
         _constant(evaluation),
         _quantization(evaluation, spec),
+        _leakage(evaluation, spec),
     )
     return GateReport(passed=all(gate.passed for gate in gates), gates=gates)
 
@@ -89,6 +90,25 @@ def _quantization(evaluation: Evaluation, spec: UseCase) -> Gate:
     full = _named(evaluation.others, "student_fp32")
     gate = _against(evaluation, "student_fp32", full, -spec.gates.max_loss_to_fp32)
     return gate.model_copy(update={"name": "quantization"})
+
+
+def _leakage(evaluation: Evaluation, spec: UseCase) -> Gate:
+    """No feature may say by itself nearly all that there is to say: such a one knows the outcome."""
+
+    def gate(passed: bool, reason: str) -> Gate:
+        return Gate(name="leakage", passed=passed, reason=reason)
+
+    most, figures = spec.gates.max_single_feature, evaluation.single_features
+    unknown = [name for name in spec.features.columns if not math.isfinite(figures.get(name, math.nan))]
+    if unknown:
+        return gate(False, f"nobody measured what these features say by themselves: {', '.join(unknown)}")
+    ranked = sorted(spec.features.columns, key=lambda name: -figures[name])
+    leaking = [f"{name} {figures[name]:.4f}" for name in ranked if figures[name] > most + _ROUNDING]
+    measured = {"binary": "AUC", "multiclass": "accuracy gained", "regression": "R2 of ranks"}[spec.label.task]
+    allowed = f"{measured} of a feature alone, at most {most:.4f} is believed"
+    if leaking:
+        return gate(False, f"{', '.join(leaking)}: {allowed}; does it hold the outcome?")
+    return gate(True, f"{ranked[0]} {figures[ranked[0]]:.4f}: {allowed}")
 
 
 def _against(

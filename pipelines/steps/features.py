@@ -82,24 +82,44 @@ def _number(name: str, dtype: pl.DataType) -> pl.Expr:
     return pl.col(name).cast(pl.Float32)
 
 
-def labelled(spec: UseCase, labels: pl.LazyFrame) -> pl.LazyFrame:
+def labelled(spec: UseCase, labels: pl.LazyFrame, *carried: pl.Expr) -> pl.LazyFrame:
     """The key columns and `label`: 0 or 1 (binary), the class's index (multiclass) or the value (regression).
 
     Rows without a label (null) are left out: they have no outcome.
 
+    Args:
+        carried: more columns of the label's table.
+
     Raises:
-        SpecError: on collecting, a multiclass label outside `label.classes`.
+        SpecError: a multiclass label is none of `label.classes`.
     """
     raw = pl.col(spec.label.column)
+    known = labels.filter(raw.is_not_null())
     if spec.label.task == "binary":
         positive = spec.label.positive
         assert positive is not None
         value = (raw > positive.above) if positive.above is not None else (raw == positive.equals)
     elif spec.label.task == "multiclass":
+        _check_classes(spec, known.select(raw.cast(pl.String)))
         value = raw.cast(pl.String).replace_strict(
             {name: float(index) for index, name in enumerate(spec.label.classes)}, return_dtype=pl.Float64
         )
     else:
         value = raw
-    known = labels.filter(raw.is_not_null())
-    return known.select(*spec.rows.key, value.cast(pl.Float32).alias("label"))
+    return known.select(*spec.rows.key, value.cast(pl.Float32).alias("label"), *carried)
+
+
+def _check_classes(spec: UseCase, labels: pl.LazyFrame) -> None:
+    name = spec.label.column
+    strange = labels.filter(~pl.col(name).is_in(spec.label.classes)).unique().collect().get_column(name).sort()
+    if len(strange):
+        shown = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")
+        few = len(spec.label.classes) <= 20
+        raise SpecError(
+            explain(
+                f"{spec.name}: {spec.label.table} column {name!r}",
+                f"{len(strange)} values are no classes: {shown}",
+                allowed=", ".join(spec.label.classes) if few else f"the {len(spec.label.classes)} label.classes",
+                remedy="name them in label.classes, or join the rare ones in one class before they land",
+            )
+        )

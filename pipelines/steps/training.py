@@ -131,17 +131,30 @@ def _split(spec: UseCase, usable: Sequence[str], as_of: str) -> dict[str, Sequen
 def _write_part(
     spec: UseCase, store: SnapshotStore, snapshots: Mapping[str, SnapshotRef], chosen: Sequence[str], path: Path
 ) -> int:
-    """Features joined with labels by key, in partition order; rows without a label are left out."""
+    """Features joined with labels by partition and key, and with weights where the spec names them, in partition order.
+
+    Rows without a label are left out.
+    """
     pieces = []
     for start in range(0, len(chosen), _CHUNK):  # the context of one chunk at a time keeps memory flat
         chunk = chosen[start : start + _CHUNK]
         features = build_features(spec, store, snapshots, chunk)
-        labels = labelled(spec, store.scan(snapshots[spec.label.table], chunk))
-        on = list(spec.rows.key)
-        pieces.append(features.join(labels, on=on, how="inner", maintain_order="left").collect())
+        on = ["partition", *spec.rows.key]  # a key is unique within its partition
+        carried = [_weight(spec)] if spec.weight_table not in (None, "rows") else []
+        labels = labelled(spec, store.scan(snapshots[spec.label.table], chunk), pl.col("partition"), *carried)
+        joined = features.join(labels, on=on, how="inner", maintain_order="left")
+        if spec.weight_table == "rows":
+            weights = store.scan(snapshots["rows"], chunk).select(*on, _weight(spec))
+            joined = joined.join(weights, on=on, how="left", maintain_order="left")
+        pieces.append(joined.collect())
     frame = pl.concat(pieces)
     frame.write_parquet(path, compression="zstd")
     return frame.height
+
+
+def _weight(spec: UseCase) -> pl.Expr:
+    assert spec.training.sample_weight is not None
+    return pl.col(spec.training.sample_weight).cast(pl.Float32).alias("weight")
 
 
 def _write_sample(spec: UseCase, folder: Path) -> None:
@@ -285,7 +298,17 @@ def evaluate(spec: UseCase, registry: ModelRegistry, champion: ModelRef | None, 
         champion=_scorecard(spec, "champion", registry.fetch(champion), holdout) if champion else None,
         champion_version=champion.version if champion else None,
         others=tuple(cards.values()),
+        single_features=_single_features(Path(trained.folder)),
     )
+
+
+def _single_features(folder: Path) -> dict[str, float]:
+    """What a training measured of each feature alone; nothing where it measured nothing, which the gate refuses."""
+    path = folder / "features.json"
+    if not path.is_file():
+        return {}
+    single: dict[str, float] = json.loads(path.read_text("utf-8"))["single"]
+    return single
 
 
 def _scorecard(spec: UseCase, name: str, folder: Path, holdout: pl.DataFrame) -> Scorecard:

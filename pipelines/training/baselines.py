@@ -32,6 +32,8 @@ class LightGbm:
         validation: Table,
         threads: int,
         seed: int,
+        *,
+        weights: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
     ) -> None:
         import lightgbm
 
@@ -49,9 +51,10 @@ class LightGbm:
         }
         if task == "multiclass":
             parameters["num_class"] = classes
+        mine, theirs = weights or (None, None)
         names = list(range(train.numeric.shape[1], train.numeric.shape[1] + len(train.categorical)))
-        data = lightgbm.Dataset(self._matrix(train), train.label, categorical_feature=names)
-        held = lightgbm.Dataset(self._matrix(validation), validation.label, reference=data, categorical_feature=names)
+        data = lightgbm.Dataset(self._matrix(train), train.label, weight=mine, categorical_feature=names)
+        held = lightgbm.Dataset(self._matrix(validation), validation.label, weight=theirs, reference=data)
         stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
         self._model = lightgbm.train(parameters, data, _ROUNDS, valid_sets=[held], callbacks=[stop])
 
@@ -72,12 +75,12 @@ class LightGbm:
 class Constant:
     """The training rows' mean, or their class shares."""
 
-    def __init__(self, task: Task, classes: int, train: Table) -> None:
+    def __init__(self, task: Task, classes: int, train: Table, *, weight: NDArray[np.float32] | None = None) -> None:
         if task == "multiclass":
-            counts = np.bincount(train.label.astype(np.int64), minlength=classes)
+            counts = np.bincount(train.label.astype(np.int64), weight, minlength=classes)
             self._value = counts / counts.sum()
         else:
-            self._value = np.asarray(train.label.astype(np.float64).mean())
+            self._value = np.asarray(np.average(train.label.astype(np.float64), weights=weight))
 
     def __call__(self, table: Table) -> NDArray[np.float64]:
         """Scores [n] or [n, classes]."""

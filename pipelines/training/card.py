@@ -67,6 +67,7 @@ def card(
             "method": calibration.method,
             "temperature": calibration.temperature,
             "knots": [list(knot) for knot in calibration.knots],
+            "validation_log_loss": dict(calibration.losses),
         },
         "label_mean": mean,
         "label_scale": scale,

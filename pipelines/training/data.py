@@ -31,6 +31,8 @@ class Table:
     """c columns of n strings, null where null."""
     label: F32
     """[n]; 0 or 1, a class index, or a value in its own unit."""
+    weight: F32 | None = None
+    """[n], not negative; None where the spec names no sample weight."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -38,7 +40,9 @@ class Table:
     def take(self, rows: NDArray[np.int64]) -> Table:
         """These rows, in this order."""
         index = pa.array(rows)
-        return Table(self.numeric[rows], tuple(column.take(index) for column in self.categorical), self.label[rows])
+        categorical = tuple(column.take(index) for column in self.categorical)
+        weight = None if self.weight is None else self.weight[rows]
+        return Table(self.numeric[rows], categorical, self.label[rows], weight)
 
     def feeds(self, numeric: Sequence[str], categorical: Sequence[str]) -> dict[str, NDArray[np.generic]]:
         """What ONNX Runtime is fed: a float32 [n] or string [n] array a column, null strings as ""."""
@@ -60,9 +64,10 @@ def read(spec: UseCase, path: Path, *, groups: Sequence[int] | None = None, feat
 
     Raises:
         TrainingError: the file or a column is missing, a column has a type that it may not have, there are no rows,
-            or a label is null, not finite or outside its classes.
+            a label is null, not finite or outside its classes, or a weight is null, negative or not finite.
     """
-    columns = [*(spec.features.columns if features else ()), "label"]
+    weighted = spec.training.sample_weight is not None
+    columns = [*(spec.features.columns if features else ()), "label", *(["weight"] if weighted else [])]
     words: list[tuple[pa.DictionaryArray, ...]] = []
     begin = 0
     try:
@@ -74,11 +79,14 @@ def read(spec: UseCase, path: Path, *, groups: Sequence[int] | None = None, feat
             # times the memory of what is kept.
             rows = sum(file.metadata.row_group(group).num_rows for group in chosen)
             label = np.empty(rows, np.float32)
+            weight = np.empty(rows, np.float32) if weighted else None
             numeric = np.empty((rows, len(spec.features.numeric) if features else 0), np.float32)
             # One row group at a time: given several, the reader keeps the bytes of all of them.
             for batch in (part for group in chosen for part in file.iter_batches(_PIECE_ROWS, [group], columns)):
                 table, piece = pa.Table.from_batches([batch]), slice(begin, begin + len(batch))
                 label[piece] = _floats(table["label"], path, "label")
+                if weight is not None:
+                    weight[piece] = _floats(table["weight"], path, "weight")
                 if features:
                     numeric[piece], strings = decode(spec, table, path)
                     words.append(strings)
@@ -88,7 +96,9 @@ def read(spec: UseCase, path: Path, *, groups: Sequence[int] | None = None, feat
     if not rows:
         raise TrainingError(explain(str(path), "there are no rows", remedy="train on more partitions"))
     _check_label(spec, label, path)
-    return Table(numeric, tuple(_unified(parts) for parts in zip(*words, strict=True)), label)
+    if weight is not None:
+        _check_weight(weight, path)
+    return Table(numeric, tuple(_unified(parts) for parts in zip(*words, strict=True)), label, weight)
 
 
 def decode(spec: UseCase, table: pa.Table, path: Path) -> tuple[F32, tuple[pa.DictionaryArray, ...]]:
@@ -118,6 +128,21 @@ def _floats(column: pa.ChunkedArray, path: Path, name: str) -> F32:
     with np.errstate(over="ignore"):
         values = column.cast(pa.float64()).to_numpy().astype(np.float32)
     return np.asarray(values, np.float32)
+
+
+def _check_weight(weight: F32, path: Path) -> None:
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if bad.any():
+        raise TrainingError(
+            explain(
+                f"{path} column 'weight'",
+                f"{int(bad.sum())} of {len(weight)} weights are null, negative or not finite, such as {weight[bad][0]}",
+                allowed="finite numbers from 0",
+                remedy="correct the column that training.sample_weight names",
+            )
+        )
+    if not weight.any():
+        raise TrainingError(explain(f"{path} column 'weight'", f"all {len(weight)} weights are 0"))
 
 
 def _strings(column: pa.ChunkedArray, path: Path, name: str) -> pa.DictionaryArray:

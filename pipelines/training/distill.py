@@ -15,10 +15,10 @@ _WEIGHT_DECAY = 1e-4
 
 
 def distill(session: Session, preparation: Preparation, teacher: Teacher, rows: Feed, validation: Feed) -> Student:
-    """Trains the student."""
+    """Trains the student. Its rows weigh as the teacher's do: under class weights both have learnt the same odds."""
     spec = session.spec.training.student
     soft = loop.predict(session.task, teacher, rows)
-    taught = rows.taught(spec.soft_share * soft + (1 - spec.soft_share) * rows.target, None)
+    taught = rows.taught(spec.soft_share * soft + (1 - spec.soft_share) * rows.target, rows.weight)
     student = Student(spec, preparation, session.outputs).to(session.device)
     schedule = loop.Schedule(
         name="student",

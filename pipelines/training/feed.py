@@ -60,6 +60,11 @@ class Feed(Protocol):
         """Every row's target, in the rows' own order."""
         ...
 
+    @property
+    def weight(self) -> Tensor | None:
+        """Every row's weight, in the rows' own order; None where every row weighs the same."""
+        ...
+
     def batches(
         self, batch_rows: int, seed: int, epoch: int, start: int = 0, rank: int = 0, size: int = 1
     ) -> Iterator[Batch]:
@@ -119,6 +124,11 @@ class Resident:
     def target(self) -> Tensor:
         """See `Feed.target`."""
         return self.rows.target
+
+    @property
+    def weight(self) -> Tensor | None:
+        """See `Feed.weight`."""
+        return self.rows.weight
 
     def batches(
         self, batch_rows: int, seed: int, epoch: int, start: int = 0, rank: int = 0, size: int = 1

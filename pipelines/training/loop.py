@@ -59,14 +59,15 @@ def predicted(task: Task, net: nn.Module, tile: Batch, temperature: float = 1.0)
         return (logits[..., 0].sigmoid() if task == "binary" else logits[..., 0] * temperature).mean(1)
 
 
-def validation_loss(task: Task, prediction: Tensor, target: Tensor) -> float:
-    """Log loss (nats) or mean squared error (standardised) of the members' mean."""
+def validation_loss(task: Task, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> float:
+    """Log loss (nats) or mean squared error (standardised) of the members' mean; rows weigh as in training."""
     if task == "regression":
-        return functional.mse_loss(prediction, target).item()
-    prediction = prediction.clamp(1e-7, 1 - 1e-7)
-    if task == "binary":
-        return functional.binary_cross_entropy(prediction, target).item()
-    return -(target * prediction.log()).sum(1).mean().item()
+        loss = functional.mse_loss(prediction, target, reduction="none")
+    elif task == "binary":
+        loss = functional.binary_cross_entropy(prediction.clamp(1e-7, 1 - 1e-7), target, reduction="none")
+    else:
+        loss = -(target * prediction.clamp(1e-7, 1 - 1e-7).log()).sum(1)
+    return (loss if weight is None else loss * weight).mean().item()
 
 
 def train(session: Session, net: nn.Module, rows: Feed, validation: Feed, schedule: Schedule) -> None:
@@ -163,10 +164,12 @@ def _judge(session: Session, net: nn.Module, validation: Feed) -> float:
     """The validation loss: of each process's tiles, then of all, the same number in every process."""
     team = session.team
     if team.size == 1:
-        return validation_loss(session.task, predict(session.task, net, validation), validation.target)
+        return validation_loss(
+            session.task, predict(session.task, net, validation), validation.target, validation.weight
+        )
     mine = torch.zeros(2, dtype=torch.float64, device=session.device)
     for tile in validation.tiles(_EVALUATION_ROWS, team.rank, team.size):
-        loss = validation_loss(session.task, predicted(session.task, net, tile), tile.target)
+        loss = validation_loss(session.task, predicted(session.task, net, tile), tile.target, tile.weight)
         mine += torch.tensor([loss * len(tile), len(tile)], dtype=torch.float64, device=session.device)
     loss, count = team.total(mine)
     return float(loss / count)

@@ -7,6 +7,7 @@ student has k = 1. One loop trains both.
 from __future__ import annotations
 
 import itertools
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -17,35 +18,41 @@ from pipelines.training.prepare import Encoded, Preparation
 
 #: Numbers by which the student knows a category. Small tables: the first layer stays narrow and quantizes well.
 EMBEDDING = 8
-#: Numbers by which the teacher knows a numeric value.
-_PIECEWISE = 6
+#: Numbers by which the teacher knows a numeric value, piecewise-linear or periodic.
+_PIECEWISE, _PERIODIC = 6, 16
+#: Of each numeric value's learned sines and cosines: how many, and the spread of their first frequencies, in periods a
+#: unit: values lie within -3 and 3, so that the fastest begin at about two periods over the range.
+_FREQUENCIES, _FREQUENCY_SCALE = 24, 0.1
 #: Bin edges are quantiles of at most so many rows.
 _BIN_ROWS = 100_000
 
 
 class Teacher(nn.Module):
-    """TabM (arXiv 2410.24210): k MLPs that share most weights, on piecewise-linear embeddings of the numeric columns.
+    """TabM (arXiv 2410.24210): k MLPs that share most weights, on embeddings of the numeric columns (arXiv 2203.05556).
 
     Indicators of missing values enter as categories of two values.
     """
 
     def __init__(self, spec: TeacherSpec, preparation: Preparation, sample: Encoded, outputs: int) -> None:
         import tabm
-        from rtdl_num_embeddings import PiecewiseLinearEmbeddings
 
         super().__init__()
-        bins = _bins(sample, spec.bins)
-        embeddings = PiecewiseLinearEmbeddings(bins, _PIECEWISE, activation=False, version="B") if bins else None
         self.net = tabm.TabM.make(
-            n_num_features=len(bins),
+            n_num_features=len(preparation.varying),
             cat_cardinalities=[*preparation.cardinalities, *([2] * len(preparation.flagged))],
             d_out=outputs,
-            num_embeddings=embeddings,
+            num_embeddings=_embeddings(spec, sample) if preparation.varying else None,
             k=spec.k,
             d_block=spec.width,
             n_blocks=spec.depth,
             dropout=spec.dropout,
         )
+
+    @property
+    def bias(self) -> Tensor:
+        """[k, o], the last that is added to the logits."""
+        bias: Tensor = self.net.output.bias
+        return bias
 
     def forward(self, numeric: Tensor, missing: Tensor, codes: Tensor) -> Tensor:
         """Logits [b, k, o] of numeric [b, v], missing [b, u] and codes [b, c]."""
@@ -77,6 +84,11 @@ class Student(nn.Module):
         """The layers, first to last."""
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
+    @property
+    def bias(self) -> Tensor:
+        """[o], the last that is added to the logits."""
+        return self.linears[-1].bias
+
     def forward(self, numeric: Tensor, missing: Tensor, codes: Tensor) -> Tensor:
         """Logits [b, 1, o] of numeric [b, v], missing [b, u] and codes [b, c]."""
         parts = [numeric, missing]
@@ -87,6 +99,27 @@ class Student(nn.Module):
             x = torch.relu(layer(x))
         logits: Tensor = self.layers[-1](x)
         return logits[:, None, :]
+
+
+def _embeddings(spec: TeacherSpec, sample: Encoded) -> nn.Module | None:
+    """[b, v] to [b, v, d], or None where the values enter as they stand."""
+    from rtdl_num_embeddings import PeriodicEmbeddings, PiecewiseLinearEmbeddings
+
+    made: nn.Module | None = None
+    if spec.embeddings == "piecewise":
+        with warnings.catch_warnings():
+            # One bin is all that a column of two values needs.
+            warnings.filterwarnings("ignore", "The .* feature has just two bin edges")
+            made = PiecewiseLinearEmbeddings(_bins(sample, spec.bins), _PIECEWISE, activation=False, version="B")
+    elif spec.embeddings == "periodic":
+        made = PeriodicEmbeddings(
+            sample.numeric.shape[1],
+            _PERIODIC,
+            n_frequencies=_FREQUENCIES,
+            frequency_init_scale=_FREQUENCY_SCALE,
+            lite=False,
+        )
+    return made
 
 
 def _bins(sample: Encoded, bins: int) -> list[Tensor]:

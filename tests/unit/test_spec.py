@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from pipelines.errors import SpecError
 from pipelines.spec import UseCase, load_spec
@@ -212,6 +213,8 @@ def test_the_name_must_be_the_files_own(tmp_path: Path) -> None:
         (put("features.numeric", []), "name at least one numeric or categorical feature"),
         (put("features.slices", ["load"]), "slices must be categorical features; not so: load"),
         (put("drift.ignore", ["heat"]), "drift.ignore: not features: heat"),
+        (put("training.sample_weight", "heat"), "training.sample_weight 'heat' is a column of neither rows nor labels"),
+        (put("training.sample_weight", "failed"), "training.sample_weight 'failed' is bool; allowed: int, float"),
     ],
 )
 def test_a_reference_to_what_is_not_there_is_named(
@@ -253,6 +256,50 @@ def test_the_label_is_no_feature(tmp_path: Path) -> None:
 )
 def test_a_label_that_does_not_fit_its_task_is_refused(tmp_path: Path, label: dict[str, Any], where: str) -> None:
     assert where in said(tmp_path, put("label", {"column": "failed", **label}))
+
+
+def test_a_million_classes_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    label = {"column": "failed", "task": "multiclass", "classes": [f"c{i}" for i in range(10**6)]}
+    raw = copy.deepcopy(RAW) | {"label": label}
+    with pytest.raises(ValidationError) as caught:
+        UseCase.model_validate(raw)
+    message = caught.value.errors(include_url=False, include_input=False)[0]["msg"]
+    assert "'classes' are 1000000, at most 1000 are allowed" in message
+    assert "join the rare ones in one class, or predict a number instead" in message
+    label["classes"] = [f"c{i}" for i in range(1001)]
+    assert "'classes' are 1001, at most 1000" in said(tmp_path, put("label", label))
+
+
+def test_weights_by_class_need_classes_and_isotonic_needs_two(tmp_path: Path) -> None:
+    def regression(raw: dict[str, Any]) -> None:
+        raw["label"] = {"column": "failed", "task": "regression"}
+        raw["gates"]["metric"] = "rmse"
+
+    def balanced(raw: dict[str, Any]) -> None:
+        regression(raw)
+        raw["training"] = {"class_weight": "balanced"}
+
+    def isotonic(raw: dict[str, Any]) -> None:
+        regression(raw)
+        raw["training"] = {"probabilities": "isotonic"}
+
+    assert "training.class_weight 'balanced' needs classes" in said(tmp_path, balanced)
+    assert "training.probabilities 'isotonic' is for binary, the task is regression" in said(tmp_path, isotonic)
+
+
+def test_columns_that_a_training_set_adds_are_not_a_tables_own(tmp_path: Path) -> None:
+    def change(name: str, **training: str) -> Callable[[dict[str, Any]], None]:
+        def changed(raw: dict[str, Any]) -> None:
+            raw["tables"]["rows"]["columns"][name] = {"type": "float"}
+            raw["features"]["numeric"] = ["load", name]
+            raw["training"] = training
+
+        return changed
+
+    assert "tables: label is a training set's own column" in said(tmp_path, change("label"))
+    assert "tables: weight is a training set's own column" in said(tmp_path, change("weight", sample_weight="load"))
+    assert loaded(tmp_path, change("weight")).weight_table is None
+    assert loaded(tmp_path, put("training.sample_weight", "load")).weight_table == "rows"
 
 
 @pytest.mark.parametrize("metric", ["rmse", "accuracy"])

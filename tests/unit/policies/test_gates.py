@@ -49,6 +49,7 @@ def evaluation(
     metric="auc",
     greater=True,
     rows=100,
+    single=None,
 ):
     others = (("lightgbm", lightgbm), ("constant", constant), ("student_fp32", fp32), ("teacher", 0.69))
     return Evaluation(
@@ -61,6 +62,7 @@ def evaluation(
         champion=None if champion is None else card("student_int8", champion, metric=metric),
         champion_version=champion_version if champion_version or champion is None else 3,
         others=tuple(card(model, value, metric=metric) for model, value in others),
+        single_features={"x": 0.61} if single is None else single,
     )
 
 
@@ -79,7 +81,15 @@ def reason(report, name):
 def test_a_good_challenger_passes_every_gate_and_every_reason_holds_numbers():
     report = evaluate_gates(evaluation(champion=0.67), use_case())
     assert report.passed
-    assert list(verdicts(report)) == ["comparable", "bound", "champion", "lightgbm", "constant", "quantization"]
+    assert list(verdicts(report)) == [
+        "comparable",
+        "bound",
+        "champion",
+        "lightgbm",
+        "constant",
+        "quantization",
+        "leakage",
+    ]
     assert reason(report, "bound") == "auc 0.6800, at least 0.6000 is asked for"
     assert reason(report, "champion") == (
         "auc 0.6800 against 0.6700 of champion 3: 0.0100 better, at most 0.0000 worse is accepted"
@@ -195,3 +205,31 @@ def test_a_better_challenger_never_passes_fewer_gates(challenger, champion, ligh
     worse = verdicts(evaluate_gates(evaluation(challenger, **others), use_case()))
     improved = verdicts(evaluate_gates(evaluation(challenger + better, **others), use_case()))
     assert all(improved[name] for name, passed in worse.items() if passed)
+
+
+def test_a_feature_that_knows_the_outcome_is_refused_by_name_and_figure():
+    found = evaluate_gates(evaluation(single={"x": 0.9991}), use_case())
+    assert refused(found) == {"leakage"}
+    assert found.reason == (
+        "leakage: x 0.9991: AUC of a feature alone, at most 0.9800 is believed; does it hold the outcome?"
+    )
+    assert evaluate_gates(evaluation(single={"x": 0.9991}), use_case(max_single_feature=1.0)).passed
+
+
+def test_a_strong_honest_feature_passes_at_the_limit_itself():
+    report = evaluate_gates(evaluation(single={"x": 0.93}), use_case(max_single_feature=0.93))
+    assert report.passed
+    assert reason(report, "leakage") == "x 0.9300: AUC of a feature alone, at most 0.9300 is believed"
+
+
+@pytest.mark.parametrize("single", [{}, {"y": 0.5}, {"x": math.nan}, {"x": math.inf}])
+def test_a_feature_that_nobody_measured_is_not_believed(single):
+    report = evaluate_gates(evaluation(single=single), use_case())
+    assert refused(report) == {"leakage"}
+    assert reason(report, "leakage") == "nobody measured what these features say by themselves: x"
+
+
+def test_an_evaluation_of_before_there_were_figures_is_read_and_refused():
+    old = evaluation().model_dump(mode="json")
+    del old["single_features"]
+    assert refused(evaluate_gates(Evaluation.model_validate(old), use_case())) == {"leakage"}

@@ -12,9 +12,15 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from pipelines import artifacts
 from pipelines.errors import TrainingError
-from pipelines.training import entry, prepare
+from pipelines.policies.gates import evaluate_gates
+from pipelines.records import Evaluation, TrainedModel, TrainingSet
+from pipelines.spec import UseCase
+from pipelines.steps import training as steps
+from pipelines.training import entry, loop, prepare
 from pipelines.training.data import read
 from pipelines.training.job import Job
 
@@ -74,6 +80,7 @@ def scores(out: Path, **columns: list[Any]) -> np.ndarray:
         ("binary", {"train": change(label=2.0)}, r"column 'label': 1500 of 1500 labels.*0 to 1 \(binary\)"),
         ("multiclass", {"holdout": change(label=3.0)}, r"holdout\.parquet column 'label'.*0 to 2"),
         ("multiclass", {"train": change(label=0.5)}, r"such as 0\.5"),
+        ("multiclass", {"train": change(label=1e6)}, r"1500 of 1500 labels.*such as 1000000\.0.*0 to 2 \(multiclass\)"),
         ("regression", {"train": change(label=float("inf"))}, r"column 'label'.*finite"),
         ("regression", {"validation": change(label=None)}, r"validation\.parquet column 'label'.*nan"),
         ("binary", {"train": drop("wide")}, r"train\.parquet: columns are missing: wide"),
@@ -124,6 +131,55 @@ def test_columns_of_numbers_only_or_of_words_only_train(tmp_path: Path) -> None:
         assert {entry.name for entry in session.get_inputs()} == set(spec.features.columns)
 
 
+def outcome(old: Columns) -> Columns:
+    """A number that holds the outcome in its own unit, and a word that names it."""
+    label = np.asarray(old["label"], float)
+    return old | {"narrow": 0.5 - 3 * label, "shape": [f"class {value:.0f}" for value in label]}
+
+
+@pytest.mark.parametrize(
+    ("task", "leaking"), [("binary", "narrow, shape"), ("multiclass", "narrow, shape"), ("regression", "narrow")]
+)
+def test_a_column_that_holds_the_outcome_trains_well_and_is_refused_by_name(
+    tmp_path: Path, task: str, leaking: str
+) -> None:
+    out = train(tmp_path, task, train=outcome, validation=outcome, holdout=outcome)
+    spec = make_spec(task, **QUICK)
+    report = evaluate_gates(evaluated(spec, tmp_path / "data", out), spec)
+    gate = next(gate for gate in report.gates if gate.name == "leakage")
+    assert not gate.passed
+    found = [word.split()[0] for word in gate.reason.split(":")[0].split(", ")]
+    assert sorted(found) == leaking.split(", ")
+    honest = train(tmp_path / "honest", task)
+    report = evaluate_gates(evaluated(spec, tmp_path / "honest" / "data", honest), spec)
+    gate = next(gate for gate in report.gates if gate.name == "leakage")
+    assert gate.passed, gate.reason
+    (honest / "features.json").unlink()
+    report = evaluate_gates(evaluated(spec, tmp_path / "honest" / "data", honest), spec)
+    assert "leakage" in {gate.name for gate in report.gates if not gate.passed}, "what nobody measured is refused"
+
+
+def evaluated(spec: UseCase, data: Path, out: Path) -> Evaluation:
+    """What the step makes of a sealed artifact, without a champion."""
+    (out / artifacts.DIGESTS).unlink(missing_ok=True)
+    span = ("2024-01-01", "2024-01-01")
+    made = TrainingSet(
+        use_case=spec.name, folder=str(data), as_of=span[0], snapshots=(), train=span, validation=span, holdout=span,
+        rows={}, digest="",
+    )  # fmt: skip
+    trained = TrainedModel(
+        folder=str(out), digest=artifacts.seal(out), run_id="", training_set=made,
+        scorecards=steps.read_scorecards(out), seconds=0,
+    )  # fmt: skip
+    return steps.evaluate(spec, None, None, trained)  # type: ignore[arg-type]  # the registry is for champions
+
+
+def test_one_class_in_validation_leaves_the_probabilities_as_they_are(tmp_path: Path) -> None:
+    out = train(tmp_path, validation=change(label=1.0))
+    assert json.loads((out / "model.json").read_text("utf-8"))["calibration"]["method"] == "none"
+    assert np.isfinite(scores(out, wide=[1.0])).all()
+
+
 def test_fewer_rows_than_a_batch_train_in_one_step_an_epoch(tmp_path: Path) -> None:
     batch = {"batch_rows": 4096}
     out = train(tmp_path, spec={"teacher": QUICK["teacher"] | batch, "student": QUICK["student"] | batch})
@@ -161,6 +217,32 @@ def test_categories_unseen_in_training_are_scored_and_one_class_in_the_holdout_g
     cards = json.loads((out / "scorecards.json").read_text("utf-8"))
     assert all(np.isnan(card["metrics"]["auc"]) for card in cards)
     assert all(np.isfinite(card["metrics"]["log_loss"]) for card in cards)
+
+
+def test_a_category_seen_only_in_test_is_scored_as_the_rare_ones_are(tmp_path: Path) -> None:
+    longer = {"epochs": 4, "batch_rows": 64, "learning_rate": 0.01}
+    out = train(tmp_path, spec={"teacher": QUICK["teacher"] | longer, "student": {"widths": [16]} | longer})
+    found = scores(
+        out, colour=["ultraviolet", "never seen", "red", "", "None"], shape=["rare", "unheard of"] + ["square"] * 3
+    )
+    assert found[0] == found[1], "shape 'rare' has fewer than ten rows"
+    assert found[3] == found[4], "what is missing is not unknown"
+    colours = scores(out, colour=["ultraviolet", "red", "blue", ""])
+    assert len(set(colours.tolist())) == 4
+    # An unknown colour is neither of the known extremes: training has hidden some rows' colours.
+    assert min(colours[1:3]) < colours[0] < max(colours[1:3])
+
+
+def test_the_unknown_code_is_learnt_from_rare_and_hidden_values(tmp_path: Path) -> None:
+    table = read(make_spec("binary"), write(tmp_path, "binary") / "train.parquet")
+    preparation = prepare.fit(table)
+    codes = preparation.encode(table).codes[:, 1]
+    words = table.categorical[1].to_pylist()
+    assert {words[i] for i in np.flatnonzero(codes == prepare.UNKNOWN)} == {"rare"}
+    assert {words[i] for i in np.flatnonzero(codes == prepare.MISSING)} == {None}
+    hidden = loop._hide(torch.full((20_000, 2), 5), torch.Generator().manual_seed(0))
+    for code in (prepare.UNKNOWN, prepare.MISSING):
+        assert (hidden == code).float().mean().item() == pytest.approx(loop._HIDDEN / 2, rel=0.2)
 
 
 def test_a_feature_may_not_be_called_like_the_output(tmp_path: Path) -> None:

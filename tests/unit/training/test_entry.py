@@ -31,6 +31,7 @@ def test_the_artifact_folder_holds_what_the_registry_and_the_engine_need(trained
         "teacher.safetensors",
         "student.safetensors",
         "model.json",
+        "features.json",
         "scorecards.json",
         "curves.jsonl",
     }
