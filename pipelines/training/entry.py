@@ -3,7 +3,7 @@
     teacher (TabM) -> soft targets -> student (MLP) -> calibration -> ONNX -> compression -> scorecards on the holdout
 
 Written to the job's `out`: model.onnx (served), student_fp32.onnx, teacher.safetensors, student.safetensors,
-model.json, scorecards.json and curves.jsonl. Nothing is sealed here.
+model.json, scorecards.json, compression.json, compression.html and curves.jsonl. Nothing is sealed here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipelines.errors import TrainingError, explain
 from pipelines.ports import OnProgress
 from pipelines.records import Scorecard
 from pipelines.spec import UseCase
-from pipelines.training import calibrate, compress, loop, prepare, scorecards
+from pipelines.training import calibrate, compress, loop, prepare, report, scorecards
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.card import card
 from pipelines.training.compress import FP32, MODEL, Scale
@@ -84,7 +84,7 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
         calibration = calibrate.fit(spec.label.task, logits(student, judged), judged.target.cpu())
     teacher, student = teacher.cpu(), student.cpu()
     with _timed(session.seconds, "compression"):
-        compress.write(session, preparation, student, calibration, label, train)
+        compressed = compress.write(session, preparation, student, calibration, label, train, validation)
     _save(teacher, out / "teacher.safetensors")
     _save(student, out / "student.safetensors")
     with _timed(session.seconds, "lightgbm"):
@@ -101,9 +101,10 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
     counts = {"train": len(train), "validation": len(validation), "holdout": len(holdout)}
     _write_json(
         out / "model.json",
-        card(spec, preparation, counts, calibration, label.mean, label.scale, session.threads, session.seconds),
+        card(spec, preparation, counts, calibration, label, compressed, session),
     )
     _write_json(out / "scorecards.json", [entry.model_dump() for entry in cards])
+    report.write(spec, out, compressed, cards, session.threads)
 
 
 def _measure(

@@ -32,6 +32,8 @@ def test_the_artifact_folder_holds_what_the_registry_and_the_engine_need(trained
         "student.safetensors",
         "model.json",
         "scorecards.json",
+        "compression.json",
+        "compression.html",
         "curves.jsonl",
     }
     about = json.loads((trained.out / "model.json").read_text("utf-8"))
