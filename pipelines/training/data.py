@@ -118,12 +118,14 @@ def read_unlabelled(spec: UseCase, path: Path) -> Table:
     Raises:
         TrainingError: as `read`.
     """
+    columns = list(spec.features.columns)
     try:
-        table = pq.read_table(path, columns=list(spec.features.columns)).combine_chunks()
+        schema = pq.read_schema(path)
+        if missing := [name for name in columns if name not in schema.names]:
+            raise TrainingError(explain(str(path), f"columns are missing: {', '.join(missing)}"))
+        table = pq.read_table(path, columns=columns).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
         raise TrainingError(explain(str(path), f"not a readable Parquet file: {error}")) from None
-    if missing := [name for name in spec.features.columns if name not in table.column_names]:
-        raise TrainingError(explain(str(path), f"columns are missing: {', '.join(missing)}"))
     numeric = np.empty((len(table), len(spec.features.numeric)), np.float32)
     for i, name in enumerate(spec.features.numeric):
         numeric[:, i] = _floats(table[name], path, name)

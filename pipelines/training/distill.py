@@ -18,7 +18,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pipelines.spec import Student as StudentSpec
 from pipelines.training import loop
 from pipelines.training.data import read_unlabelled
 from pipelines.training.feed import Batch, Feed, Resident
@@ -156,8 +155,3 @@ def logits(student: Student, rows: Feed, *, bf16: bool = False) -> Tensor:
             with torch.autocast(tile.codes.device.type, torch.bfloat16) if bf16 else nullcontext():
                 parts.append(student(tile.numeric, tile.missing, tile.codes)[:, 0, :])
     return torch.cat(parts).float().cpu()
-
-
-def smaller(spec: StudentSpec, student: Student) -> StudentSpec:
-    """The spec of the student as it is, pruned or not."""
-    return spec.model_copy(update={"widths": tuple(layer.out_features for layer in student.linears[:-1])})
