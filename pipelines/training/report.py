@@ -50,8 +50,8 @@ def page(spec: UseCase, compression: Compression, cards: Sequence[Scorecard], th
         title=_text(f"{spec.title}: what compression cost"),
         lead=_text(
             f"Every model on the same {cards[0].rows:,} holdout rows, which none was trained on. "
-            f"{spec.gates.metric} decides ({side} is better). Speed: {threads} processor threads, from raw columns in "
-            "memory to scores; figures of a busy machine vary."
+            f"{spec.gates.metric} decides ({side} is better). Speed: from raw columns in memory to scores, "
+            f"processor threads: {threads}; figures of a busy machine vary."
         ),
         how=_text(_how(spec, compression)),
         overall=_overall(spec, cards),
