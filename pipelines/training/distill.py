@@ -15,6 +15,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
@@ -89,10 +90,9 @@ def with_unlabelled(session: Session, preparation: Preparation, rows: Feed) -> F
     The targets of the latter are zeros, which nothing reads. Only rows that lie on the device are added to: a table
     that is streamed for its size is large enough without.
     """
-    path = session.job.part(UNLABELLED)
-    if not (session.spec.training.student.unlabelled and path.is_file() and isinstance(rows, Resident)):
+    if not (unlabelled_rows(session) and isinstance(rows, Resident)):
         return rows
-    more = preparation.encode(read_unlabelled(session.spec, path))
+    more = preparation.encode(read_unlabelled(session.spec, session.job.part(UNLABELLED)))
     own = rows.rows
     nothing = torch.zeros(len(more.codes), *own.target.shape[1:])
     added = Resident.of(more, nothing, None, own.target.device).rows
@@ -104,6 +104,13 @@ def with_unlabelled(session: Session, preparation: Preparation, rows: Feed) -> F
             torch.cat([own.target, added.target]),
         )
     )
+
+
+def unlabelled_rows(session: Session) -> int:
+    """How many rows without a label the student may learn from."""
+    path = session.job.part(UNLABELLED)
+    wanted = session.spec.training.student.unlabelled and path.is_file()
+    return pq.read_metadata(path).num_rows if wanted else 0
 
 
 def lesson(session: Session, teacher: Teacher, labelled: Feed, rows: Feed) -> Feed:

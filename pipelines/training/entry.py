@@ -29,7 +29,7 @@ from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.card import card
 from pipelines.training.compress import FP32, MODEL, Scale
 from pipelines.training.data import Table, read
-from pipelines.training.distill import distill, logits
+from pipelines.training.distill import distill, logits, unlabelled_rows
 from pipelines.training.feed import Resident
 from pipelines.training.job import HOLDOUT, TRAIN, VALIDATION, Job
 from pipelines.training.networks import Teacher
@@ -99,6 +99,7 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
         )
     cards = _measure(session, preparation, teacher, label, trees, train, holdout)
     counts = {"train": len(train), "validation": len(validation), "holdout": len(holdout)}
+    counts["unlabelled"] = unlabelled_rows(session)
     _write_json(
         out / "model.json",
         card(spec, preparation, counts, calibration, label, compressed, session),
