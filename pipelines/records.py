@@ -291,10 +291,35 @@ class TrainingSet(Record):
     holdout: tuple[str, str]
     reads: dict[str, tuple[tuple[str, str], ...]] = {}
     """What was read of each table: stretches of its snapshot's partitions, first and last, both included."""
+    unlabelled: tuple[str, str] | None = None
+    """First and last partition newer than the holdout whose features are read without a label. Rows of the train
+    stretch that have no label are read as well."""
     rows: dict[str, int]
-    """Rows of train, validation and holdout."""
+    """Rows of train, validation, holdout and unlabelled."""
     digest: str
-    """SHA-256 over the three Parquet files."""
+    """SHA-256 over the Parquet files."""
+
+
+class Latency(Record):
+    """How long a batch takes, from raw columns in memory to scores."""
+
+    rows: int
+    """Of a batch."""
+    p50_ms: float
+    p99_ms: float
+    repeats: int
+    """Batches that were timed. Of fewer than a hundred, p99 is the slowest."""
+
+
+class Slice(Record):
+    """The gate's metric on the rows of one value of a feature."""
+
+    feature: str
+    value: str | None
+    """Cut off where it is long; None where it is null."""
+    rows: int
+    metric: float | None
+    """None where there are too few rows to tell, or the metric is not defined on them (one class)."""
 
 
 class Scorecard(Record):
@@ -305,6 +330,19 @@ class Scorecard(Record):
     metrics: dict[str, float]
     rows_per_second: float | None = None
     bytes: int | None = None
+    calibration_error: float | None = None
+    """Expected calibration error of 15 bins of equal rows (binary; multiclass: of the class it chose)."""
+    slices: tuple[Slice, ...] = ()
+    latencies: tuple[Latency, ...] = ()
+
+    @property
+    def flat(self) -> dict[str, float]:
+        """The figures of all rows by name, for a metric store."""
+        found = {**self.metrics, "calibration_error": self.calibration_error, "rows_per_second": self.rows_per_second}
+        for latency in self.latencies:
+            found[f"p50_ms_batch_{latency.rows}"] = latency.p50_ms
+            found[f"p99_ms_batch_{latency.rows}"] = latency.p99_ms
+        return {f"{self.model}_{name}": value for name, value in found.items() if value is not None}
 
 
 class TrainedModel(Record):

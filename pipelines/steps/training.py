@@ -24,6 +24,7 @@ from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.features import build_features, context_keys, labelled
 from pipelines.steps.reads import stretches
 from pipelines.steps.scoring import heads
+from pipelines.steps.unlabelled import write_unlabelled
 
 PARTS = ("train", "validation", "holdout")
 SAMPLE = "reference_sample.parquet"
@@ -42,7 +43,7 @@ def mature_partitions(spec: UseCase, rows: Sequence[str], labels: Sequence[str],
 
 
 def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Path) -> TrainingSet:
-    """Writes train, validation and holdout, split by time, from published snapshots alone.
+    """Writes train, validation and holdout, split by time, and unlabelled rows, from published snapshots alone.
 
     What failed validation or lies in quarantine was never published, so it cannot be read here.
 
@@ -76,7 +77,9 @@ def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Pa
                 remedy="wait for more labels",
             )
         )
-    names = [*(f"{part}.parquet" for part in PARTS), SAMPLE]
+    more = write_unlabelled(spec, store, snapshots, split, as_of, folder / "unlabelled.parquet")
+    rows["unlabelled"] = more.rows
+    names = [*(f"{part}.parquet" for part in (*PARTS, "unlabelled") if rows[part]), SAMPLE]
     _write_sample(spec, folder)
     digest = hashlib.sha256("".join(sha256(folder / name) for name in names).encode()).hexdigest()
     final = folder.parent / digest[:16]
@@ -90,22 +93,28 @@ def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Pa
         train=(split["train"][0], split["train"][-1]),
         validation=(split["validation"][0], split["validation"][-1]),
         holdout=(split["holdout"][0], split["holdout"][-1]),
-        reads=_reads(spec, store, snapshots, usable),
+        unlabelled=more.newer,
+        reads=_reads(spec, store, snapshots, usable, more.partitions),
         rows=rows,
         digest=digest,
     )
 
 
 def _reads(
-    spec: UseCase, store: SnapshotStore, snapshots: Mapping[str, SnapshotRef], usable: Sequence[str]
+    spec: UseCase,
+    store: SnapshotStore,
+    snapshots: Mapping[str, SnapshotRef],
+    usable: Sequence[str],
+    unlabelled: Sequence[str],
 ) -> dict[str, tuple[tuple[str, str], ...]]:
-    """What a training set on these partitions reads of each table."""
+    """What a training set on these partitions, and on these without labels, reads of each table."""
     reads = {}
+    featured = sorted({*usable, *unlabelled})
     for table, snapshot in snapshots.items():
         held = list(store.partitions(snapshot))
-        used = set(usable) if table in ("rows", spec.label.table) else set()
+        used = set(featured) if table == "rows" else set(usable) if table == spec.label.table else set()
         if table in spec.context:
-            used.update(context_keys(spec, table, usable, held))
+            used.update(context_keys(spec, table, featured, held))
         reads[table] = stretches(held, used)
     return reads
 
@@ -203,6 +212,7 @@ def train(
             "overnight.train": "..".join(training_set.train),
             "overnight.validation": "..".join(training_set.validation),
             "overnight.holdout": "..".join(training_set.holdout),
+            **({"overnight.unlabelled": "..".join(training_set.unlabelled)} if training_set.unlabelled else {}),
             "overnight.reads": _shown_reads(training_set),
             "overnight.parameters": spec.training.model_dump_json(),
             "overnight.code_version": run.code_version,
@@ -226,7 +236,7 @@ def train(
         artifacts.seal(folder)
     digest = artifacts.seal(folder)
     cards = read_scorecards(folder)
-    flat = {f"{card.model}_{name}": value for card in cards for name, value in card.metrics.items()}
+    flat = {name: value for card in cards for name, value in card.flat.items()}
     registry.log_artifact(run_id, folder, flat)
     failpoint("train.logged")
     return TrainedModel(

@@ -10,7 +10,9 @@ from typing import Any
 from pipelines.spec import UseCase
 from pipelines.training import graph
 from pipelines.training.calibrate import Calibration
+from pipelines.training.compress import Compression, Scale
 from pipelines.training.prepare import FIRST, MISSING, NULL_WORDS, UNKNOWN, Preparation
+from pipelines.training.session import Session
 
 #: Raised when a reader of the old file would misread the new one.
 FORMAT = 1
@@ -22,10 +24,9 @@ def card(
     preparation: Preparation,
     rows: Mapping[str, int],
     calibration: Calibration,
-    mean: float,
-    scale: float,
-    threads: int,
-    seconds: Mapping[str, float],
+    label: Scale,
+    compression: Compression,
+    session: Session,
 ) -> dict[str, Any]:
     """Everything about the model that is not a weight or a metric."""
     numeric = spec.features.numeric
@@ -69,14 +70,15 @@ def card(
             "knots": [list(knot) for knot in calibration.knots],
             "validation_log_loss": dict(calibration.losses),
         },
-        "label_mean": mean,
-        "label_scale": scale,
-        "student_widths": list(spec.training.student.widths),
+        "label_mean": label.mean,
+        "label_scale": label.scale,
+        "student_widths": list(compression.widths),
+        "compression": compression.facts(),
         "teacher": spec.training.teacher.model_dump(),
         "seed": spec.training.seed,
-        "threads": threads,
+        "threads": session.threads,
         "rows": dict(rows),
-        "seconds": dict(seconds),
+        "seconds": dict(session.seconds),
         "opset": {"ai.onnx": graph.OPSET, "ai.onnx.ml": graph.ML_OPSET, "ir": graph.IR_VERSION},
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
     }

@@ -169,3 +169,24 @@ def _check_label(spec: UseCase, label: F32, path: Path) -> None:
                 allowed=f"{allowed} ({spec.label.task})",
             )
         )
+
+
+def read_unlabelled(spec: UseCase, path: Path) -> Table:
+    """Reads unlabelled.parquet: the features alone. Its labels are NaN, and nothing may read them.
+
+    Raises:
+        TrainingError: as `read`.
+    """
+    columns = list(spec.features.columns)
+    try:
+        schema = pq.read_schema(path)
+        if missing := [name for name in columns if name not in schema.names]:
+            raise TrainingError(explain(str(path), f"columns are missing: {', '.join(missing)}"))
+        table = pq.read_table(path, columns=columns).combine_chunks()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TrainingError(explain(str(path), f"not a readable Parquet file: {error}")) from None
+    numeric = np.empty((len(table), len(spec.features.numeric)), np.float32)
+    for i, name in enumerate(spec.features.numeric):
+        numeric[:, i] = _floats(table[name], path, name)
+    categorical = tuple(_strings(table[name], path, name) for name in spec.features.categorical)
+    return Table(numeric, categorical, np.full(len(table), np.nan, np.float32))

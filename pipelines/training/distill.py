@@ -1,24 +1,70 @@
-"""The student's stage: a small MLP learns the teacher's soft output, mixed with the labels."""
+"""The student's stage: a small MLP learns the teacher's soft output, mixed with the labels; from rows without a label,
+the soft output alone. Shapes: n labelled rows, m more without a label, b rows, o outputs.
+
+With T the temperature, s the soft share, w the row's weight and CE the cross-entropy, a labelled row costs
+
+    s T^2 CE(teacher / T, student / T) + (1 - s) w CE(label, student)
+
+(Hinton et al., arXiv 1503.02531: gradients of softened targets are 1 / T^2 as large, so that part is scaled back), and
+a row without a label T^2 CE(teacher / T, student / T). A regression has no temperature and squared errors instead.
+The weight is the label's alone: the teacher was trained with it and its output has it already.
+"""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pyarrow.parquet as pq
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelines.training import loop
-from pipelines.training.feed import Feed
+from pipelines.training.data import read_unlabelled
+from pipelines.training.feed import Batch, Feed, Resident
+from pipelines.training.job import UNLABELLED
 from pipelines.training.networks import Student, Teacher
 from pipelines.training.prepare import Preparation
+from pipelines.training.prune import hidden_rms, pruned
 from pipelines.training.session import Session
 
 _WEIGHT_DECAY = 1e-4
+_TILE = 8192
+#: Fine-tuning after pruning begins where the student's pace was low already.
+_TUNING = 0.3
+
+
+class Tempered(nn.Module):
+    """A student that is judged twice while it trains: member 0 by the labels, member 1, divided by T, by the teacher.
+
+    In eval mode it is the student.
+    """
+
+    def __init__(self, student: Student, temperature: float) -> None:
+        super().__init__()
+        self.student = student
+        self.temperature = temperature
+
+    def forward(self, numeric: Tensor, missing: Tensor, codes: Tensor) -> Tensor:
+        """Logits [b, 2, o] in train mode, [b, 1, o] in eval mode."""
+        logits: Tensor = self.student(numeric, missing, codes)
+        return torch.cat([logits, logits / self.temperature], dim=1) if self.training else logits
 
 
 def distill(session: Session, preparation: Preparation, teacher: Teacher, rows: Feed, validation: Feed) -> Student:
-    """Trains the student. Its rows weigh as the teacher's do: under class weights both have learnt the same odds."""
+    """Trains the student, and prunes and tunes it where the spec asks for that.
+
+    Args:
+        rows: the labelled training rows; those of unlabelled.parquet are added here.
+    """
     spec = session.spec.training.student
-    soft = loop.predict(session.task, teacher, rows)
-    taught = rows.taught(spec.soft_share * soft + (1 - spec.soft_share) * rows.target, rows.weight)
+    tempered = spec.temperature != 1.0 and session.task != "regression"
+    taught = lesson(session, teacher, rows, with_unlabelled(session, preparation, rows))
+
+    def learn(student: Student, schedule: loop.Schedule) -> None:
+        net = Tempered(student, spec.temperature) if tempered else student
+        loop.train(session, net, taught, validation, schedule)
+
     student = Student(spec, preparation, session.outputs).to(session.device)
     schedule = loop.Schedule(
         name="student",
@@ -30,13 +76,82 @@ def distill(session: Session, preparation: Preparation, teacher: Teacher, rows: 
         weight_decay=_WEIGHT_DECAY,
         seed=session.spec.training.seed,
     )
-    loop.train(session, student, taught, validation, schedule)
+    learn(student, schedule)
+    if spec.prune:
+        student = pruned(student, spec.prune, hidden_rms(student, rows))
+        tuning = {"epochs": spec.prune_epochs, "patience": spec.prune_epochs}
+        learn(student, replace(schedule, name="pruned", learning_rate=_TUNING * spec.learning_rate, **tuning))
     return student
 
 
-def logits(student: Student, rows: Feed) -> Tensor:
-    """[n, o], on the CPU."""
+def with_unlabelled(session: Session, preparation: Preparation, rows: Feed) -> Feed:
+    """The rows, followed by those of unlabelled.parquet where there are any and the spec wants them.
+
+    The targets of the latter are zeros, which nothing reads. Only rows that lie on the device are added to: a table
+    that is streamed for its size is large enough without.
+    """
+    if not (unlabelled_rows(session) and isinstance(rows, Resident)):
+        return rows
+    more = preparation.encode(read_unlabelled(session.spec, session.job.part(UNLABELLED)))
+    own = rows.rows
+    nothing = torch.zeros(len(more.codes), *own.target.shape[1:])
+    added = Resident.of(more, nothing, None, own.target.device).rows
+    return Resident(
+        Batch(
+            torch.cat([own.numeric, added.numeric]),
+            torch.cat([own.missing, added.missing]),
+            torch.cat([own.codes, added.codes]),
+            torch.cat([own.target, added.target]),
+        )
+    )
+
+
+def unlabelled_rows(session: Session) -> int:
+    """How many rows without a label the student may learn from."""
+    path = session.job.part(UNLABELLED)
+    wanted = session.spec.training.student.unlabelled and path.is_file()
+    return pq.read_metadata(path).num_rows if wanted else 0
+
+
+def lesson(session: Session, teacher: Teacher, labelled: Feed, rows: Feed) -> Feed:
+    """`rows` with what the student is to learn of each: see the module.
+
+    At T = 1 both parts of the loss are one: the cross-entropy, or squared error, to the weighted mean of their
+    targets, weighing the sum of their weights. Otherwise target [n + m, 2, ...] and weight [n + m, 2] hold the two
+    parts, as `Tempered` is judged.
+
+    Args:
+        labelled: the first n of `rows`.
+    """
+    spec, n = session.spec.training.student, len(labelled)
+    task, t = session.task, spec.temperature if session.task != "regression" else 1.0
+    soft = loop.predict(task, teacher, rows, t)
+    weight = labelled.weight
+    label = rows.target.clone()
+    hard = torch.zeros(len(rows), device=label.device)
+    hard[:n] = (1 - spec.soft_share) * (1.0 if weight is None else weight)
+    easy = torch.ones(len(rows), device=label.device)
+    easy[:n] = spec.soft_share
+    label[n:] = soft[n:]
+    if t != 1.0:
+        # `losses` takes the mean over both members: twice each part gives their sum.
+        return rows.taught(torch.stack([label, soft], 1), 2 * torch.stack([hard, t * t * easy], 1))
+    total = hard + easy
+    share = (hard / total.clamp(min=1e-12)).view(-1, *[1] * (label.dim() - 1))
+    return rows.taught((1 - share) * soft + share * label, None if weight is None else total)
+
+
+def logits(student: Student, rows: Feed, *, bf16: bool = False) -> Tensor:
+    """[n, o] in float32, on the CPU.
+
+    Args:
+        bf16: compute the layers in bfloat16, by autocast: the student's fast path on a GPU that has it. A CPU without
+            bfloat16 units computes the same, slower.
+    """
     student.eval()
+    parts = []
     with torch.no_grad():
-        parts = [student(tile.numeric, tile.missing, tile.codes)[:, 0, :] for tile in rows.tiles(8192)]
-    return torch.cat(parts).cpu()
+        for tile in rows.tiles(_TILE):
+            with torch.autocast(tile.codes.device.type, torch.bfloat16) if bf16 else nullcontext():
+                parts.append(student(tile.numeric, tile.missing, tile.codes)[:, 0, :])
+    return torch.cat(parts).float().cpu()

@@ -2,7 +2,7 @@
 
 Inputs are rank 1, one a feature: float32 [n] (NaN where null) or string [n] ("" where null). The one output, `score`,
 is a probability [n], a value in the label's unit [n], or class probabilities [n, classes]. Built by hand from
-operators that every ONNX runtime has; batches of any size.
+operators of opset 17 (and ai.onnx.ml 2) that every ONNX runtime has; batches of any size.
 """
 
 from __future__ import annotations
@@ -61,12 +61,26 @@ class _Graph:
         return self.add("Reshape", [tensor, _INSIDE + "as_column"], f"column:{feature}")
 
 
+def layer_name(i: int) -> str:
+    """The node of the i-th Gemm layer, from 0."""
+    return f"make {_INSIDE}layer{i}"
+
+
 def build(
-    spec: UseCase, preparation: Preparation, student: Student, calibration: Calibration, mean: float, scale: float
+    spec: UseCase,
+    preparation: Preparation,
+    student: Student,
+    calibration: Calibration,
+    mean: float,
+    scale: float,
+    *,
+    half: bool = False,
 ) -> onnx.ModelProto:
-    """The fp32 graph.
+    """The graph, in fp32, or with the hidden layers and the embeddings in fp16.
 
     Args:
+        half: weights and sums of all layers but the last are float16; inputs are scaled, and the last layer and the
+            score are computed, in float32. A runtime without float16 sums puts casts around the layers.
         calibration: how logits become probabilities (binary, multiclass).
         mean: regression only: the score is output * scale + mean.
         scale: see mean.
@@ -97,9 +111,10 @@ def build(
         absent = graph.add("IsNaN", [flagged], "flagged_null")
         parts.append(graph.add("Cast", [absent], "missing", to=TensorProto.FLOAT))
     if student.embedding is not None:
-        parts.append(_embed(graph, categorical, preparation, student))
-    hidden = _layers(graph, student, _concat(graph, parts, "features"))
-    _head(graph, spec, hidden, calibration.temperature, mean, scale)
+        parts.append(_embed(graph, categorical, preparation, student, half))
+    layers = _half_layers if half else _layers
+    hidden = layers(graph, student, _concat(graph, parts, "features"))
+    _head(graph, spec, hidden, calibration, mean, scale)
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [_ROWS]) for name in numeric]
     inputs += [helper.make_tensor_value_info(name, TensorProto.STRING, [_ROWS]) for name in categorical]
     classes = [len(spec.label.classes)] if spec.label.task == "multiclass" else []
@@ -135,8 +150,8 @@ def _bound(graph: _Graph, z: str, preparation: Preparation) -> str:
     return graph.add("Div", [z, graph.add("Sqrt", [total], "bound_root")], "bounded")
 
 
-def _embed(graph: _Graph, categorical: Sequence[str], preparation: Preparation, student: Student) -> str:
-    """Strings to codes, codes to rows of the one embedding table, [n, c * EMBEDDING]."""
+def _embed(graph: _Graph, categorical: Sequence[str], preparation: Preparation, student: Student, half: bool) -> str:
+    """Strings to codes, codes to rows of the one embedding table, float32 [n, c * EMBEDDING]."""
     assert student.embedding is not None
     codes = []
     for name, words in zip(categorical, preparation.vocabularies, strict=True):
@@ -156,8 +171,11 @@ def _embed(graph: _Graph, categorical: Sequence[str], preparation: Preparation, 
         codes.append(graph.column(code_name(name), name))
     offset = graph.constant("offset", student.offset.numpy())
     index = graph.add("Add", [_concat(graph, codes, "codes"), offset], "index")
-    table = graph.constant("embedding", student.embedding.weight.detach().numpy())
+    weight = student.embedding.weight.detach().numpy()
+    table = graph.constant("embedding", weight.astype(np.float16) if half else weight)
     embedded = graph.add("Gather", [table, index], "embedded", axis=0)
+    if half:
+        embedded = graph.add("Cast", [embedded], "embedded_wide", to=TensorProto.FLOAT)
     shape = graph.constant("embedded_shape", np.array([-1, EMBEDDING * len(codes)], np.int64))
     return graph.add("Reshape", [embedded, shape], "categories")
 
@@ -173,19 +191,53 @@ def _layers(graph: _Graph, student: Student, x: str) -> str:
     return x
 
 
-def _head(graph: _Graph, spec: UseCase, logits: str, temperature: float, mean: float, scale: float) -> None:
+def _half_layers(graph: _Graph, student: Student, x: str) -> str:
+    """As `_layers`, all but the last in float16. What might overflow float16 is held at its largest number."""
+    last = len(student.linears) - 1
+    x = graph.add("Cast", [x], "features_half", to=TensorProto.FLOAT16)
+    largest = graph.constant("largest_half", np.array([np.finfo(np.float16).max], np.float16))
+    for i, layer in enumerate(student.linears):
+        if i == last:
+            x = graph.add("Cast", [x], "hidden_wide", to=TensorProto.FLOAT)
+        kind = np.float32 if i == last else np.float16
+        weight = graph.constant(f"weight{i}", layer.weight.detach().numpy().T.astype(kind))
+        bias = graph.constant(f"bias{i}", layer.bias.detach().numpy().astype(kind))
+        x = graph.add("Gemm", [x, weight, bias], f"layer{i}")
+        if i < last:
+            x = graph.add("Min", [graph.add("Relu", [x], f"relu{i}"), largest], f"held{i}")
+    return x
+
+
+def _head(graph: _Graph, spec: UseCase, logits: str, calibration: Calibration, mean: float, scale: float) -> None:
+    temperature = np.array([calibration.temperature], np.float32)
     if spec.label.task == "multiclass":
-        sharp = graph.add(
-            "Div", [logits, graph.constant("temperature", np.array([temperature], np.float32))], "calibrated"
-        )
+        sharp = graph.add("Div", [logits, graph.constant("temperature", temperature)], "calibrated")
         graph.add("Softmax", [sharp], SCORE, axis=1)
+        return
+    if calibration.knots:
+        _isotonic(graph, logits, calibration)
         return
     flat = graph.add("Reshape", [logits, graph.constant("flat", np.array([-1], np.int64))], "logit")
     if spec.label.task == "binary":
-        sharp = graph.add(
-            "Div", [flat, graph.constant("temperature", np.array([temperature], np.float32))], "calibrated"
-        )
+        sharp = graph.add("Div", [flat, graph.constant("temperature", temperature)], "calibrated")
         graph.add("Sigmoid", [sharp], SCORE)
         return
     wide = graph.add("Mul", [flat, graph.constant("label_scale", np.array([scale], np.float32))], "unscaled")
     graph.add("Add", [wide, graph.constant("label_mean", np.array([mean], np.float32))], SCORE)
+
+
+def _isotonic(graph: _Graph, logits: str, calibration: Calibration) -> None:
+    """Straight lines between knots (x_i, y_i) as y_0 + sum_i slope_i min(max(z - x_i, 0), x_{i+1} - x_i), z [n, 1].
+
+    Each line adds its own rise and no more, so that nothing cancels and the score never falls where the logit rises.
+    """
+    x, y = np.array(calibration.knots, np.float32).astype(np.float64).T
+    gap = np.diff(x)
+    past = graph.add("Sub", [logits, graph.constant("knots", x[:-1].astype(np.float32))], "past_knots")
+    above = graph.add("Max", [past, graph.constant("nothing", np.zeros(1, np.float32))], "above_knots")
+    within = graph.add("Min", [above, graph.constant("gaps", gap.astype(np.float32))], "within_gaps")
+    rises = graph.add("Mul", [within, graph.constant("slopes", (np.diff(y) / gap).astype(np.float32))], "rises")
+    axis = graph.constant("over_gaps", np.array([1], np.int64))
+    risen = graph.add("ReduceSum", [rises, axis], "risen", keepdims=0)
+    total = graph.add("Add", [risen, graph.constant("lowest", y[:1].astype(np.float32))], "line")
+    graph.add("Min", [total, graph.constant("highest", y[-1:].astype(np.float32))], SCORE)

@@ -91,14 +91,18 @@ class Student(nn.Module):
 
     def forward(self, numeric: Tensor, missing: Tensor, codes: Tensor) -> Tensor:
         """Logits [b, 1, o] of numeric [b, v], missing [b, u] and codes [b, c]."""
-        parts = [numeric, missing]
-        if self.embedding is not None:
-            parts.append(self.embedding(codes + self.offset).flatten(1))
-        x = torch.cat(parts, dim=1)
+        x = self.features(numeric, missing, codes)
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
         logits: Tensor = self.layers[-1](x)
         return logits[:, None, :]
+
+    def features(self, numeric: Tensor, missing: Tensor, codes: Tensor) -> Tensor:
+        """What the first layer sees, [b, v + u + EMBEDDING * c]."""
+        parts = [numeric, missing]
+        if self.embedding is not None:
+            parts.append(self.embedding(codes + self.offset).flatten(1))
+        return torch.cat(parts, dim=1)
 
 
 def _embeddings(spec: TeacherSpec, sample: Encoded) -> nn.Module | None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -27,20 +29,47 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CALIBRATION_TILE = 1024
+#: Rows of each end of a numeric column, and rare values of a category, that are looked at.
+_TAIL_ROWS, _RARE_VALUES = 4, 16
 #: How much of a channel's width goes into the weights: 0 none, 1 all.
 _SHIFT = 0.75
 
 
 def calibration_rows(table: Table, rows: int, seed: int) -> Table:
-    """A seeded draw of training rows that reaches into the tails: each numeric column's extreme rows are among them."""
-    tails = {int(i) for column in table.numeric.T for i in _extremes(column)}
-    draw = np.random.default_rng(seed).permutation(len(table))[: max(0, rows - len(tails))]
-    return table.take(np.array(sorted(tails | set(draw.tolist())), np.int64))
+    """A seeded draw of training rows that reaches into the corners: of each numeric column the lowest and the highest
+    finite rows, a null and the infinities; of each category its rarest values and a null.
+
+    Args:
+        rows: at most so many, and at most half of them corners: where there are more, those are drawn by the seed.
+    """
+    corners = {row for column in table.numeric.T for row in _tails(column)}
+    corners |= {row for column in table.categorical for row in _rarest(column)}
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(np.array(sorted(corners), np.int64))[: rows // 2]
+    # A corner may be drawn once more: a row that is there already costs nothing.
+    draw = rng.permutation(len(table))[: rows - len(chosen)]
+    return table.take(np.unique(np.concatenate([chosen, draw])))
 
 
-def _extremes(column: NDArray[np.float32]) -> list[np.intp]:
-    finite = np.where(np.isfinite(column), column, np.nan)
-    return [] if np.isnan(finite).all() else [np.nanargmin(finite), np.nanargmax(finite)]
+def _tails(column: NDArray[np.float32]) -> list[int]:
+    """Rows of the `_TAIL_ROWS` lowest and highest finite values, and the first null and infinities."""
+    finite = np.flatnonzero(np.isfinite(column))
+    found: list[int] = []
+    if len(finite):
+        values, k = column[finite], min(_TAIL_ROWS, len(finite))
+        ends = np.concatenate([np.argsort(values, kind="stable")[:k], np.argsort(-values, kind="stable")[:k]])
+        found = finite[ends].tolist()
+    odd = (np.isnan(column), np.isposinf(column), np.isneginf(column))
+    return [*found, *(int(is_odd.argmax()) for is_odd in odd if is_odd.any())]
+
+
+def _rarest(column: pa.DictionaryArray) -> list[int]:
+    """The first row of each of the `_RARE_VALUES` values with the fewest rows, and the first null."""
+    index = pc.fill_null(column.indices, len(column.dictionary)).to_numpy(zero_copy_only=False)
+    codes, first, counts = np.unique(index, return_index=True, return_counts=True)
+    real = codes < len(column.dictionary)
+    order = np.argsort(counts[real], kind="stable")[:_RARE_VALUES]
+    return [*first[real][order].tolist(), *first[~real].tolist()]
 
 
 def equalize(preparation: Preparation, student: Student, sample: Encoded) -> tuple[Preparation, Student]:
@@ -100,7 +129,14 @@ class _Reader:
         return next(self._feeds, None)
 
 
-def quantize(fp32: Path, int8: Path, table: Table, numeric: Sequence[str], categorical: Sequence[str]) -> None:
+def quantize(
+    fp32: Path,
+    int8: Path,
+    table: Table,
+    numeric: Sequence[str],
+    categorical: Sequence[str],
+    keep: Sequence[str] = (),
+) -> None:
     """Writes the int8 model of an fp32 one.
 
     Activations are uint8 per tensor, weights int8 per output channel. Weights keep to 7 bits: x86 processors without
@@ -108,6 +144,7 @@ def quantize(fp32: Path, int8: Path, table: Table, numeric: Sequence[str], categ
 
     Args:
         table: the calibration rows.
+        keep: names of nodes that stay in fp32. Only layers are quantized: what makes scores of logits never is.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -122,6 +159,7 @@ def quantize(fp32: Path, int8: Path, table: Table, numeric: Sequence[str], categ
                 _Reader(table, numeric, categorical),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["MatMul", "Gemm"],
+                nodes_to_exclude=list(keep),
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,

@@ -1,21 +1,21 @@
-"""Every model on the same holdout rows: metrics, and rows a second from columns in memory to scores."""
+"""Every model on the same holdout rows: metrics, overall and by slice, calibration, size and speed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.metrics import metrics
 from pipelines.records import Scorecard
 from pipelines.spec import UseCase
 from pipelines.training.data import Table
+from pipelines.training.measures import Scorer, by_slice, calibration_error, latencies
 
-#: A table's scores: [n], or [n, classes].
-Scorer = Callable[[Table], NDArray[np.floating]]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MEASURE_SECONDS = 0.3
 
@@ -45,7 +45,8 @@ class OnnxScorer:
 
 
 def measure(spec: UseCase, name: str, scorer: Scorer, holdout: Table, size: int | None) -> Scorecard:
-    """One model's scorecard; the speed is the best of the repeats that fit in a third of a second.
+    """One model's scorecard; rows a second, from columns in memory to scores, are those of the fastest repeat of the
+    whole holdout in a third of a second.
 
     Args:
         size: bytes of the model; None for a rule that is no model, whose speed says nothing either.
@@ -63,4 +64,11 @@ def measure(spec: UseCase, name: str, scorer: Scorer, holdout: Table, size: int 
         metrics=metrics(spec.label.task, holdout.label, score, len(spec.label.classes) or None),
         rows_per_second=round(len(holdout) / fastest, 1) if size is not None else None,
         bytes=size,
+        calibration_error=_rounded(calibration_error(spec.label.task, holdout.label, score)),
+        slices=by_slice(spec, holdout, score),
+        latencies=latencies(scorer, holdout) if size is not None else (),
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

@@ -31,18 +31,27 @@ def losses(task: Task, logits: Tensor, target: Tensor, weight: Tensor | None = N
     """Weighted mean loss of logits [b, k, o]: each member is judged alone, as TabM asks.
 
     Cross-entropy in nats against soft targets, or the squared error.
+
+    Args:
+        target: binary and regression [b], multiclass [b, o]; [b, k] and [b, k, o] where each member has its own.
+        weight: [b], or [b, k] where each member has its own.
     """
     b, k, _ = logits.shape
     how = "mean" if weight is None else "none"
+    each = (
+        target
+        if target.dim() == (3 if task == "multiclass" else 2)
+        else target[:, None].expand(b, k, *target.shape[1:])
+    )
     if task == "multiclass":
-        loss = functional.cross_entropy(logits.flatten(0, 1), target.repeat_interleave(k, dim=0), reduction=how)
+        loss = functional.cross_entropy(logits.flatten(0, 1), each.flatten(0, 1), reduction=how)
+    elif task == "binary":
+        loss = functional.binary_cross_entropy_with_logits(logits[..., 0], each, reduction=how)
     else:
-        spread = target[:, None].expand(b, k)
-        if task == "binary":
-            loss = functional.binary_cross_entropy_with_logits(logits[..., 0], spread, reduction=how)
-        else:
-            loss = functional.mse_loss(logits[..., 0], spread, reduction=how)
-    return loss if weight is None else (loss.view(b, k).mean(1) * weight).mean()
+        loss = functional.mse_loss(logits[..., 0], each, reduction=how)
+    if weight is None:
+        return loss
+    return (loss.view(b, k) * weight.view(b, -1)).mean()
 
 
 def precision(training: Training, device: torch.device) -> torch.dtype:

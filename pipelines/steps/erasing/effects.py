@@ -12,7 +12,8 @@ from pipelines.steps.erasing.traces import Traces
 from pipelines.steps.provenance import Books, Part, snapshots_of
 from pipelines.steps.scoring import PREDICTIONS, REPLACES
 
-_PARTS = ("train", "validation", "holdout")
+#: Unlabelled are the partitions newer than the holdout; rows of the train stretch without a label count as train.
+_PARTS = ("train", "validation", "holdout", "unlabelled")
 
 
 def trained_on(books: Books, traces: Traces, erased: set[Part]) -> tuple[ErasedModel, ...]:
@@ -37,8 +38,17 @@ def _parts_reading(books: Books, training: TrainingRun, erased: set[Part]) -> tu
         for key, held in books.held(ref).items()
         if (part := Part(table=ref.table, partition=key, digest=held.digest)) in erased
     ]
-    ranges = {name: training.tags.get(f"overnight.{name}", "").split("..") for name in _PARTS}
-    return tuple(name for name in _PARTS if any(_reads(books.spec, part, *ranges[name]) for part in gone))
+    named = [name for name in _PARTS if name != "unlabelled" or f"overnight.{name}" in training.tags]
+    ranges = {name: training.tags.get(f"overnight.{name}", "").split("..") for name in named}
+    return tuple(
+        name
+        for name in named
+        if any(
+            _reads(books.spec, part, *ranges[name])
+            for part in gone
+            if name != "unlabelled" or part.table in ("rows", *books.spec.context)
+        )
+    )
 
 
 def _reads(spec: UseCase, part: Part, first: str = "", last: str = "") -> bool:
