@@ -8,13 +8,20 @@ from importlib.metadata import version
 from typing import Any
 
 from pipelines.spec import UseCase
-from pipelines.training import graph
+from pipelines.training import graph, tree_graph
 from pipelines.training.calibrate import Calibration
 from pipelines.training.prepare import FIRST, MISSING, NULL_WORDS, UNKNOWN, Preparation
 
 #: Raised when a reader of the old file would misread the new one.
 FORMAT = 1
 _LIBRARIES = ("torch", "tabm", "rtdl-num-embeddings", "onnx", "onnxruntime", "lightgbm", "numpy")
+
+
+def served(spec: UseCase) -> str:
+    """The name of the scorecard of `model.onnx`."""
+    if spec.training.model == "lightgbm":
+        return "lightgbm_onnx"
+    return {"int8": "student_int8", "fp16": "student_fp16", "none": "student_fp32"}[spec.training.compression]
 
 
 def card(
@@ -29,6 +36,7 @@ def card(
 ) -> dict[str, Any]:
     """Everything about the model that is not a weight or a metric."""
     numeric = spec.features.numeric
+    boosted = spec.training.model == "lightgbm"
     return {
         "format": FORMAT,
         "use_case": spec.name,
@@ -37,9 +45,10 @@ def card(
         "classes": list(spec.label.classes),
         "numeric": list(numeric),
         "categorical": list(spec.features.categorical),
-        "served": {"int8": "student_int8", "fp16": "student_fp16", "none": "student_fp32"}[spec.training.compression],
+        "served": served(spec),
         "inputs": {
-            "numeric": "float32 [n], NaN where null; infinities and outliers are clipped inside",
+            "numeric": "float32 [n], NaN where null"
+            + ("" if boosted else "; infinities and outliers are clipped inside"),
             "categorical": 'string [n], null as ""; values that were rare or unseen share one code',
         },
         "null_strings": list(NULL_WORDS),
@@ -62,7 +71,7 @@ def card(
         },
         "constant_features": [name for i, name in enumerate(numeric) if i not in preparation.varying],
         "example": _example(spec, preparation),
-        "missing_indicators": [numeric[i] for i in preparation.flagged],
+        "missing_indicators": [] if boosted else [numeric[i] for i in preparation.flagged],
         "calibration": {
             "method": calibration.method,
             "temperature": calibration.temperature,
@@ -70,13 +79,17 @@ def card(
         },
         "label_mean": mean,
         "label_scale": scale,
-        "student_widths": list(spec.training.student.widths),
-        "teacher": spec.training.teacher.model_dump(),
+        "student_widths": [] if boosted else list(spec.training.student.widths),
+        "teacher": None if boosted else spec.training.teacher.model_dump(),
         "seed": spec.training.seed,
         "threads": threads,
         "rows": dict(rows),
         "seconds": dict(seconds),
-        "opset": {"ai.onnx": graph.OPSET, "ai.onnx.ml": graph.ML_OPSET, "ir": graph.IR_VERSION},
+        "opset": {
+            "ai.onnx": graph.OPSET,
+            "ai.onnx.ml": tree_graph.ML_OPSET if boosted else graph.ML_OPSET,
+            "ir": tree_graph.IR_VERSION if boosted else graph.IR_VERSION,
+        },
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
     }
 

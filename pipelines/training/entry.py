@@ -3,7 +3,8 @@
     teacher (TabM) -> soft targets -> student (MLP) -> calibration -> ONNX -> compression -> scorecards on the holdout
 
 Written to the job's `out`: model.onnx (served), student_fp32.onnx, teacher.safetensors, student.safetensors,
-model.json, scorecards.json and curves.jsonl. Nothing is sealed here.
+model.json, scorecards.json and curves.jsonl. Nothing is sealed here. With `model: lightgbm` there is neither teacher
+nor student: see trees.py.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pipelines.errors import TrainingError, explain
 from pipelines.ports import OnProgress
 from pipelines.records import Scorecard
 from pipelines.spec import UseCase
-from pipelines.training import calibrate, compress, loop, prepare, scorecards
+from pipelines.training import calibrate, compress, loop, prepare, scorecards, trees
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.card import card
 from pipelines.training.compress import FP32, MODEL, Scale
@@ -73,6 +74,13 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
         raise TrainingError(
             explain("train.parquet", "every feature is constant or null", remedy="name features that vary")
         )
+    counts = {"train": len(train), "validation": len(validation), "holdout": len(holdout)}
+    if spec.training.model == "lightgbm":
+        with _timed(session.seconds, "lightgbm"):
+            target = _target(spec, validation, Scale())
+            calibration, cards = trees.train(session, preparation, train, validation, holdout, target)
+        _write(session, preparation, counts, calibration, Scale(), cards)
+        return
     label = _label_scale(spec, train)
     encoded = preparation.encode(train)
     rows = Resident.of(encoded, _target(spec, train, label), None, session.device)
@@ -88,7 +96,7 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
     _save(teacher, out / "teacher.safetensors")
     _save(student, out / "student.safetensors")
     with _timed(session.seconds, "lightgbm"):
-        trees = LightGbm(
+        boosted = LightGbm(
             spec.label.task,
             session.outputs,
             preparation,
@@ -97,8 +105,19 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
             session.threads,
             spec.training.seed,
         )
-    cards = _measure(session, preparation, teacher, label, trees, train, holdout)
-    counts = {"train": len(train), "validation": len(validation), "holdout": len(holdout)}
+    cards = _measure(session, preparation, teacher, label, boosted, train, holdout)
+    _write(session, preparation, counts, calibration, label, cards)
+
+
+def _write(
+    session: Session,
+    preparation: prepare.Preparation,
+    counts: Mapping[str, int],
+    calibration: calibrate.Calibration,
+    label: Scale,
+    cards: list[Scorecard],
+) -> None:
+    spec, out = session.spec, session.job.out
     _write_json(
         out / "model.json",
         card(spec, preparation, counts, calibration, label.mean, label.scale, session.threads, session.seconds),
@@ -111,7 +130,7 @@ def _measure(
     preparation: prepare.Preparation,
     teacher: Teacher,
     label: Scale,
-    trees: LightGbm,
+    boosted: LightGbm,
     train: Table,
     holdout: Table,
 ) -> list[Scorecard]:
@@ -130,7 +149,7 @@ def _measure(
         if name is not None:
             scorer = scorecards.OnnxScorer(out / file, spec, session.threads)
             cards.append(scorecards.measure(spec, name, scorer, holdout, size(file)))
-    cards.append(scorecards.measure(spec, "lightgbm", trees, holdout, trees.bytes))
+    cards.append(scorecards.measure(spec, "lightgbm", boosted, holdout, boosted.bytes))
     constant = Constant(spec.label.task, session.outputs, train)
     cards.append(scorecards.measure(spec, "constant", constant, holdout, None))
     return cards
