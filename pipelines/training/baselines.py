@@ -24,7 +24,7 @@ _PATIENCE = 30
 class LightGbm:
     """Gradient-boosted trees on the same columns as the networks, with native categories and nulls.
 
-    Stopped early by the objective's own loss on the validation rows, as the networks are. Categories have the networks'
+    Stopped early on the validation rows by what stops the networks. Categories have the networks'
     codes: a rare category shares its code with the unseen ones. The same data, seed and threads give the same trees.
     """
 
@@ -39,6 +39,7 @@ class LightGbm:
         seed: int,
         *,
         weights: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+        metric: str | None = None,
         parameters: Mapping[str, Any] = PARAMETERS,
     ) -> None:
         """Fits the trees.
@@ -46,6 +47,8 @@ class LightGbm:
         Args:
             classes: multiclass only.
             weights: of the training rows and of the validation rows, [n] each; absent, every row weighs the same.
+            metric: of the gates; early stopping watches `auc` itself, and for any other the objective's own loss, as
+                `loop.judge` does.
             parameters: LightGBM's, over the defaults that make a training repeat.
         """
         import lightgbm
@@ -61,6 +64,8 @@ class LightGbm:
             "verbosity": -1,
             **parameters,
         }
+        if metric == "auc":
+            chosen["metric"] = metric
         if task == "multiclass":
             chosen["num_class"] = classes
         mine, theirs = weights or (None, None)

@@ -104,6 +104,7 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
             validation,
             session.threads,
             spec.training.seed,
+            metric=spec.gates.metric,
         )
     cards = _measure(session, preparation, teacher, label, boosted, train, holdout)
     _write(session, preparation, counts, calibration, label, cards)

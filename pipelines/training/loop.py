@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.errors import TrainingError, explain
-from pipelines.spec import Task
+from pipelines.spec import Task, UseCase
 from pipelines.training.feed import Feed
 from pipelines.training.prepare import MISSING, UNKNOWN
 from pipelines.training.session import Session
@@ -82,10 +82,33 @@ def validation_loss(task: Task, prediction: Tensor, target: Tensor) -> float:
     return -(target * prediction.log()).sum(1).mean().item()
 
 
+def judge(spec: UseCase, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> float:
+    """What early stopping watches on the validation rows, less is better: 1 - AUC where the gates judge by AUC, else
+    the loss.
+
+    The share of positives drifts, and where the validation rows have another share than the training rows, log loss
+    is at its least long before the order of the scores is at its best; scores are calibrated on that very slice
+    afterwards. Rows of one class only have no AUC: their loss is taken. NaN when a prediction is not finite.
+
+    Args:
+        prediction: as `predict` gives it.
+        target: as a feed's.
+        weight: [n]; None where every row weighs the same.
+    """
+    if not prediction.isfinite().all():
+        return math.nan
+    if spec.gates.metric != "auc" or target.min() == target.max():
+        return validation_loss(spec.label.task, prediction, target)
+    from sklearn.metrics import roc_auc_score
+
+    weights = None if weight is None else weight.cpu().numpy()
+    return 1.0 - float(roc_auc_score(target.cpu().numpy(), prediction.cpu().numpy(), sample_weight=weights))
+
+
 def train(session: Session, net: nn.Module, rows: Feed, validation: Feed, schedule: Schedule) -> None:
     """Fits `net` in place and leaves it with the weights of its best epoch, in eval mode.
 
-    AdamW, warm-up and cosine decay; stops after `patience` epochs without a better validation loss. The same seed,
+    AdamW, warm-up and cosine decay; stops after `patience` epochs in which `judge` found nothing better. The same seed,
     rows and thread count give the same weights, bit for bit, on a CPU.
 
     Raises:
@@ -118,7 +141,7 @@ def train(session: Session, net: nn.Module, rows: Feed, validation: Feed, schedu
             optimizer.step()
             pace.step()
             total += value * len(batch)
-        judged = validation_loss(task, predict(task, net, validation), validation.target)
+        judged = judge(session.spec, predict(task, net, validation), validation.target)
         session.progress(
             {"epoch": epoch, f"{schedule.name}_loss": total / len(rows), f"{schedule.name}_validation": judged}
         )

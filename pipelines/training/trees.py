@@ -30,7 +30,8 @@ def train(
     """
     spec, out = session.spec, session.job.out
     seed, threads = spec.training.seed, session.threads
-    boosted = LightGbm(session.task, session.outputs, preparation, train, validation, threads, seed)
+    metric = spec.gates.metric
+    boosted = LightGbm(session.task, session.outputs, preparation, train, validation, threads, seed, metric=metric)
     calibration = calibrate.fit(session.task, torch.from_numpy(boosted.raw(validation)), target)
     onnx.save(tree_graph.build(spec, preparation, boosted.dump(), calibration), out / MODEL)
     scorer = scorecards.OnnxScorer(out / MODEL, spec, threads)

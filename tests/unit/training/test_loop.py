@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def session(task: str, listen: OnProgress = lambda _: None) -> Session:
     return Session(job=job, device=torch.device("cpu"), threads=1, progress=listen)
 
 
+def by_loss(listening: Session) -> Session:
+    """The same, where the gates judge by log loss."""
+    spec = listening.spec
+    judged = spec.model_copy(update={"gates": spec.gates.model_copy(update={"metric": "log_loss"})})
+    return replace(listening, job=replace(listening.job, spec=judged))
+
+
 def rows(count: int, noise: float = 0.0, seed: int = 0) -> Resident:
     draw = torch.Generator().manual_seed(seed)
     numeric = torch.randn(count, 2, generator=draw)
@@ -70,12 +78,28 @@ def test_training_stops_without_progress_and_keeps_the_best_epoch() -> None:
     heard: list[dict[str, float]] = []
     net, judged = Line(), rows(60, seed=5)
     wrong = judged.taught(1 - judged.target, None)
-    listening = session("binary", lambda values: heard.append(dict(values)))
+    listening = by_loss(session("binary", lambda values: heard.append(dict(values))))
     loop.train(listening, net, rows(200), wrong, schedule(epochs=50, patience=2))
     assert len(heard) == 3, "each epoch is worse than the first: two more, then it stops"
     best = min(row["line_validation"] for row in heard)
-    assert loop.validation_loss("binary", loop.predict("binary", net, wrong), wrong.target) == pytest.approx(best)
+    assert loop.judge(listening.spec, loop.predict("binary", net, wrong), wrong.target) == pytest.approx(best)
     assert not net.training
+
+
+def test_early_stopping_watches_what_the_gates_judge_by() -> None:
+    """Scores in the best order at a wrong level: no error where the gates judge by AUC, a great one by log loss."""
+    target = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    low = torch.tensor([0.001, 0.002, 0.003, 0.004])
+    spec = make_spec("binary")
+    assert loop.judge(spec, low, target) == 0.0
+    assert loop.judge(by_loss(session("binary")).spec, low, target) == loop.validation_loss("binary", low, target) > 1
+    assert loop.judge(spec, low.flip(0), target) == 1.0
+    heavy = torch.tensor([1.0, 2.0, 0.0, 1.0])
+    swapped = torch.tensor([0.001, 0.004, 0.002, 0.003])
+    assert loop.judge(spec, swapped, target, heavy) == pytest.approx(2 / 3)
+    alone = torch.zeros(4)
+    assert loop.judge(spec, low, alone) == pytest.approx(loop.validation_loss("binary", low, alone))
+    assert math.isnan(loop.judge(spec, torch.full((4,), math.nan), target))
 
 
 def test_ensemble_members_are_judged_one_by_one() -> None:
