@@ -17,6 +17,8 @@ _WEIGHT_DECAY = 1e-4
 def distill(session: Session, preparation: Preparation, teacher: Teacher, rows: Feed, validation: Feed) -> Student:
     """Trains the student."""
     spec = session.spec.training.student
+    # It is to say what the teacher says: labels would stop it early, by the chance of one slice of time.
+    validation = validation.taught(loop.predict(session.task, teacher, validation), None)
     soft = loop.predict(session.task, teacher, rows)
     taught = rows.taught(spec.soft_share * soft + (1 - spec.soft_share) * rows.target, None)
     student = Student(spec, preparation, session.outputs).to(session.device)

@@ -88,7 +88,8 @@ def judge(spec: UseCase, prediction: Tensor, target: Tensor, weight: Tensor | No
 
     The share of positives drifts, and where the validation rows have another share than the training rows, log loss
     is at its least long before the order of the scores is at its best; scores are calibrated on that very slice
-    afterwards. Rows of one class only have no AUC: their loss is taken. NaN when a prediction is not finite.
+    afterwards. Soft targets, and rows of one class only, have no AUC: their loss is taken. NaN when a prediction is
+    not finite.
 
     Args:
         prediction: as `predict` gives it.
@@ -97,7 +98,7 @@ def judge(spec: UseCase, prediction: Tensor, target: Tensor, weight: Tensor | No
     """
     if not prediction.isfinite().all():
         return math.nan
-    if spec.gates.metric != "auc" or target.min() == target.max():
+    if spec.gates.metric != "auc" or target.unique().tolist() != [0.0, 1.0]:
         return validation_loss(spec.label.task, prediction, target)
     from sklearn.metrics import roc_auc_score
 
