@@ -1,11 +1,11 @@
-"""Which audits let a partition be published: the same rule for every snapshot store."""
+"""What lets a partition be published, and which publishes lose: the same rules for every snapshot store."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from pipelines.errors import AuditError, explain
+from pipelines.errors import AuditError, ConflictError, explain
 from pipelines.records import Audit, StagedPartition, ValidationReport
 
 
@@ -38,6 +38,33 @@ def audits_of(
             what = f"it was audited with another suite ({report.suite_digest[:12]}) than is asked for now"
             raise AuditError(explain(f"{where}/{part.partition}", what, allowed=suite[:12], remedy="validate again"))
     return {part.partition: _audit(use_case, table, part, report) for part, report in zip(staged, reports, strict=True)}
+
+
+def overtaken(
+    staged: Sequence[StagedPartition], now: Mapping[str, str | None], *, absent: bool
+) -> StagedPartition | None:
+    """The first partition that may not be replaced: it no longer holds what its staging saw, or was to hold nothing.
+
+    Args:
+        now: digest of each partition as it is published; None where nothing is.
+    """
+    for part in staged:
+        found = now[part.partition]
+        if found != part.base or (absent and found is not None):
+            return part
+    return None
+
+
+def conflict(use_case: str, part: StagedPartition, winner: str, *, absent: bool) -> ConflictError:
+    """What an overtaken publish is told."""
+    what = "published it already" if absent else "published other rows since this was staged"
+    return ConflictError(
+        explain(
+            f"{use_case}/{part.table}/{part.partition}",
+            f"{winner} {what}",
+            remedy="stage it again: clear the run from its first task",
+        )
+    )
 
 
 def _audit(use_case: str, table: str, part: StagedPartition, report: ValidationReport) -> Audit:

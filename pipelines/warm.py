@@ -28,7 +28,7 @@ _MODEL = (
     "pipelines.steps.promotion",
     "pipelines.backends.mlflow_registry",
 )
-_ENGINE = (*_MODEL, "numpy", "onnxruntime", "pipelines.steps.scoring")
+_ENGINE = (*_MODEL, "numpy", "onnxruntime", "onnx", "google.protobuf.message", "pipelines.steps.scoring")
 _MONITOR = (*_ENGINE, "pipelines.steps.monitoring", "pipelines.backends.psi")
 _ONNX = ("pandas", "onnx", "mlflow.models", "mlflow.onnx", "mlflow.types")
 _GX = (

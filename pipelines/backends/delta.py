@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from pipelines.audits import audits_of
+from pipelines.audits import audits_of, conflict, overtaken
 from pipelines.backends.delta_files import open_files
 from pipelines.backends.delta_keep import DeltaKeeper
 from pipelines.backends.delta_log import DeltaLog, Live, live, named_files
@@ -112,8 +112,10 @@ class DeltaStore:
             self._refuse_other_columns(table, delta, columns)
             files = named_files(delta, [part.partition for part in staged])
             current = {each.partition: each for each in files}
-            changed = [part for part in staged if _digest(current, part.partition) != part.digest]
-            self._refuse_losers(changed, current, absent=absent)
+            now = {part.partition: _digest(current, part.partition) for part in staged}
+            changed = [part for part in staged if now[part.partition] != part.digest]
+            if (lost := overtaken(changed, now, absent=absent)) is not None:
+                raise conflict(self._use_case, lost, "another run", absent=absent)
             if not changed:
                 version = delta.version()
                 break
@@ -138,17 +140,6 @@ class DeltaStore:
             raise ConflictError(explain(f"{self._use_case}/{table}", what))
         self._staging.settle(staged, seen)
         return _publication(self._log.ref(table, version), map(_live, staged), {part.partition for part in changed})
-
-    def _refuse_losers(self, changed: Sequence[StagedPartition], current: Mapping[str, Live], *, absent: bool) -> None:
-        for part in changed:
-            where = f"{self._use_case}/{part.table}/{part.partition}"
-            found = _digest(current, part.partition)
-            if absent and found is not None:
-                raise ConflictError(explain(where, "published already by another run"))
-            if found != part.base:
-                what = "another run published other rows since this was staged"
-                remedy = "stage it again: clear the run from its first task"
-                raise ConflictError(explain(where, what, remedy=remedy))
 
     def _refuse_other_columns(self, table: str, delta: DeltaTable, columns: Iterable[pl.Schema]) -> None:
         published = pl.Schema(delta.schema())

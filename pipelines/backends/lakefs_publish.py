@@ -9,6 +9,7 @@ from typing import Literal
 
 import polars as pl
 
+from pipelines.audits import conflict, overtaken
 from pipelines.backends.lakefs_client import MAIN, Repository, Stored
 from pipelines.backends.lakefs_layout import Held, digest_of, schema_path
 from pipelines.backends.lakefs_merge import AUDIT, merge, notes
@@ -56,7 +57,8 @@ class Publishing:
             self._refuse_unaudited(where, main)
             now = self._present(main, table, [part.partition for part in staged])
             changed = [part for part in staged if now[part.partition] != part.digest]
-            self._refuse_losers(table, changed, now, absent=absent)
+            if (lost := overtaken(changed, now, absent=absent)) is not None:
+                raise conflict(self._use_case, lost, self._winner(lost), absent=absent)
             if not changed:
                 self._staging.finish(table, None, area, staged)
                 return main, set()
@@ -101,29 +103,11 @@ class Publishing:
             for key, stored in found.items()
         }
 
-    def _refuse_losers(
-        self, table: str, changed: Sequence[StagedPartition], now: Mapping[str, str | None], *, absent: bool
-    ) -> None:
-        for part in changed:
-            found = now[part.partition]
-            if found == part.base and not (absent and found is not None):
-                continue
-            winner = next(
-                (
-                    entry
-                    for entry in notes(self._repository, self._use_case, table)
-                    if part.partition in {*entry.partitions, *entry.removed}
-                ),
-                None,
-            )
-            who = "another run" if winner is None else f"run {winner.run.run_id!r} of {winner.run.dag_id!r}"
-            raise ConflictError(
-                explain(
-                    f"{self._use_case}/{table}/{part.partition}",
-                    f"{who} published it already" if absent else f"{who} published other rows since this was staged",
-                    remedy="stage it again: clear the run from its first task",
-                )
-            )
+    def _winner(self, part: StagedPartition) -> str:
+        for entry in notes(self._repository, self._use_case, part.table):
+            if part.partition in {*entry.partitions, *entry.removed}:
+                return f"run {entry.run.run_id!r} of {entry.run.dag_id!r}"
+        return "another run"
 
     def _refuse_other_columns(
         self,

@@ -1,54 +1,71 @@
-"""The scoring engine: an artifact's ONNX graph on ONNX Runtime, in tiles, with the machine's own threads."""
+"""The scoring engine: an artifact's graph, entered behind its string encoders, in tiles on this machine's cores."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pipelines.errors import IntegrityError, SchemaMismatch, explain
+from pipelines.artifacts import DIGESTS
+from pipelines.errors import IntegrityError, SchemaMismatch, UnavailableError, explain
+from pipelines.scoring.cores import usable_cores
+from pipelines.scoring.cut import cut
+from pipelines.scoring.encode import encoders
+from pipelines.scoring.session import Session
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
+    Scores = NDArray[np.float32]
 
-def usable_cores() -> int:
-    """Cores that this process may use (its affinity, as containers and cgroups set it)."""
-    return len(os.sched_getaffinity(0))
+_CARD, _GRAPH = "model.json", "model.onnx"
 
 
 class Engine:
     """One loaded model. Load once, score many partitions.
 
-    Scores do not depend on the tile size: every row is computed by itself.
+    A row's score is the same bytes for any tile size, thread count and neighbours, and the same as the artifact's whole
+    graph gives: tests hold both.
     """
 
     def __init__(self, folder: Path, *, tile_rows: int = 8192, threads: int | None = None) -> None:
         """Loads `model.onnx` of a verified artifact folder.
 
+        Args:
+            folder: sealed or, in training, about to be; the bytes of a sealed one are compared with their digests.
+            tile_rows: rows that are encoded and scored at once by a thread; bounds the memory, changes no score.
+            threads: tiles at once; what the affinity and the cgroup of this process allow when not given.
+
         Raises:
             IntegrityError: the folder holds no such artifact.
         """
-        import onnxruntime
-
         try:
-            self.facts: dict[str, Any] = json.loads((folder / "model.json").read_text("utf-8"))
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads or usable_cores()
-            options.log_severity_level = 3
-            self._session = onnxruntime.InferenceSession(
-                str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-            )
-        except (OSError, ValueError) as error:
+            card, graph = _read(folder)
+            self.facts: dict[str, Any] = json.loads(card)
+            self.numeric: list[str] = list(self.facts["numeric"])
+            self.categorical: list[str] = list(self.facts["categorical"])
+            self._encoders = encoders(self.facts)
+            entered = cut(graph, self.facts, self._encoders)
+            self._session = Session(graph if entered is None else entered)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(explain(str(folder), f"not a model artifact: {error}")) from None
+        self.enters_behind_encoders = entered is not None
+        """Whether text is encoded here; otherwise the whole graph is run, text in."""
+        self.threads = threads or usable_cores()
         self._tile = tile_rows
-        self.numeric: list[str] = list(self.facts["numeric"])
-        self.categorical: list[str] = list(self.facts["categorical"])
+        tensors: dict[str, str] = self.facts["codes"]["tensors"] if self.enters_behind_encoders else {}
+        self._codes = [self._encoders[name].expression().alias(tensor) for name, tensor in tensors.items()]
+        text = dict.fromkeys(tensors.values() or self.categorical, "tensor(int64)" if tensors else "tensor(string)")
+        self._check_inputs(folder, dict.fromkeys(self.numeric, "tensor(float)") | text)
 
-    def score(self, features: pl.DataFrame) -> np.ndarray:
+    def score(self, features: pl.DataFrame) -> Scores:
         """Scores of each row.
 
         Args:
@@ -59,36 +76,101 @@ class Engine:
 
         Raises:
             SchemaMismatch: a feature is not there, or is text where a number belongs, or the other way round.
+            UnavailableError: there is no memory for half a tile.
         """
-        import numpy as np
+        if 0 < features.height <= self._tile:  # no thread is worth starting
+            self._check(features)
+            return self._scored(features)
+        (scores,) = self.score_batches([features])
+        return scores
 
-        inputs = self._inputs(features)
-        if features.height == 0:
-            classes = len(self.facts.get("classes") or ())
-            return np.empty((0, classes) if classes else (0,), dtype=np.float32)
-        tiles = []
-        for start in range(0, features.height, self._tile):
-            feed = {name: column[start : start + self._tile] for name, column in inputs.items()}
-            tiles.append(self._session.run(["score"], feed)[0])
-        return np.concatenate(tiles)
+    def score_batches(self, frames: Iterable[pl.DataFrame]) -> Iterator[Scores]:
+        """Scores of each frame, in order; the next frame is read while the last one is scored.
+
+        No more than two frames are held at once: feed it frames of bounded size, and memory is bounded.
+
+        Raises:
+            SchemaMismatch: see `score`.
+            UnavailableError: see `score`.
+        """
+        # Made here and gone with the call: an engine that is handed to a forked process has no threads to lose.
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="score")
+        waiting: deque[list[Future[Scores]]] = deque()
+        try:
+            for frame in frames:
+                self._check(frame)
+                waiting.append([pool.submit(self._scored, tile) for tile in frame.iter_slices(self._tile)])
+                if len(waiting) > 1:
+                    yield self._joined(waiting.popleft())
+            while waiting:
+                yield self._joined(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def unseen(self, features: pl.DataFrame) -> dict[str, float]:
-        """Share of non-null values outside the model's vocabulary, by categorical feature."""
+        """Share of values that the model takes for unknown, neither missing nor in its vocabulary, by feature."""
         shares = {}
         for name in self.categorical:
-            known = pl.Series(self.facts["vocabularies"][name], dtype=pl.String)
-            column = features.get_column(name)
-            strange = (column.is_not_null() & ~column.is_in(known.implode())).mean()
-            shares[name] = float(strange or 0.0)  # type: ignore[arg-type]
+            strange = pl.col(name).is_not_null() & (self._encoders[name].expression() == self._encoders[name].unknown)
+            shares[name] = float(features.select(strange.mean()).item() or 0.0)
         return shares
 
-    def _inputs(self, features: pl.DataFrame) -> dict[str, np.ndarray]:
+    def _joined(self, tiles: list[Future[Scores]]) -> Scores:
+        import numpy as np
 
+        if not tiles:
+            classes = len(self.facts.get("classes") or ())
+            return np.empty((0, classes) if classes else (0,), dtype=np.float32)
+        scores = [tile.result() for tile in tiles]
+        return scores[0] if len(scores) == 1 else np.concatenate(scores)
+
+    def _scored(self, tile: pl.DataFrame) -> Scores:
+        """Out of memory, a tile is scored in two halves; there is no second try."""
+        import numpy as np
+
+        columns = self._columns(tile)
+        try:
+            return self._session.run(columns)
+        except MemoryError:
+            half = -(-tile.height // 2)
+        parts = [
+            {name: values[start : start + half] for name, values in columns.items()}
+            for start in range(0, tile.height, half)
+        ]
+        try:
+            self._session = self._session.lean()
+            return np.concatenate([self._session.run(part) for part in parts])
+        except MemoryError as error:
+            raise UnavailableError(
+                explain(
+                    "scoring",
+                    f"out of memory at {half} rows, half of a tile of {tile.height}: {error}",
+                    remedy=f"lower scoring.tile_rows ({self._tile}), or give the task more memory",
+                )
+            ) from None
+
+    def _columns(self, tile: pl.DataFrame) -> dict[str, NDArray[np.generic]]:
+        columns: dict[str, NDArray[np.generic]] = {}
+        for name in self.numeric:
+            column = tile.get_column(name).cast(pl.Float32)
+            # A float32 column without nulls is handed over as it lies in memory.
+            columns[name] = (column.fill_null(float("nan")) if column.null_count() else column).to_numpy()
+        if not self.categorical:
+            return columns
+        if self.enters_behind_encoders:
+            for column in tile.select(self._codes).iter_columns():
+                columns[column.name] = column.to_numpy()
+        else:
+            for name in self.categorical:
+                columns[name] = tile.get_column(name).cast(pl.String).fill_null("").to_numpy().astype(object)
+        return columns
+
+    def _check(self, features: pl.DataFrame) -> None:
         held = features.schema
         for name in [*self.numeric, *self.categorical]:
-            text = held.get(name) == pl.String
-            if name not in held or text != (name in self.categorical):
-                found = f"{name!r} is {held[name]}" if name in held else f"there is no {name!r}"
+            dtype = held.get(name)
+            if dtype is None or not (_is_text(dtype) if name in self.categorical else _is_number(dtype)):
+                found = f"there is no {name!r}" if dtype is None else f"{name!r} is {dtype}"
                 raise SchemaMismatch(
                     explain(
                         "scoring",
@@ -97,9 +179,28 @@ class Engine:
                         remedy="retrain on this schema, or restore the column",
                     )
                 )
-        inputs: dict[str, np.ndarray] = {}
-        for name in self.numeric:
-            inputs[name] = features.get_column(name).cast(pl.Float32).fill_null(float("nan")).to_numpy()
-        for name in self.categorical:
-            inputs[name] = features.get_column(name).fill_null("").to_numpy().astype(object)
-        return inputs
+
+    def _check_inputs(self, folder: Path, told: dict[str, str]) -> None:
+        asked = self._session.inputs
+        if told != asked:
+            differ = ", ".join(f"{name} {kind}" for name, kind in sorted(told.items() ^ asked.items()))
+            raise IntegrityError(explain(str(folder), f"{_CARD} and {_GRAPH} disagree about the inputs: {differ}"))
+
+
+def _is_text(dtype: pl.DataType) -> bool:
+    return dtype == pl.Null or isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+
+
+def _is_number(dtype: pl.DataType) -> bool:
+    return dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)
+
+
+def _read(folder: Path) -> tuple[bytes, bytes]:
+    """The bytes of model.json and model.onnx, read once: what is parsed is what was compared with its digest."""
+    read = {name: (folder / name).read_bytes() for name in (_CARD, _GRAPH)}
+    if (folder / DIGESTS).is_file():
+        sealed = json.loads((folder / DIGESTS).read_bytes())
+        for name, content in read.items():
+            if hashlib.sha256(content).hexdigest() != sealed.get(name):
+                raise ValueError(f"{name} is not what was sealed")
+    return read[_CARD], read[_GRAPH]

@@ -1,0 +1,73 @@
+"""Text to codes in Polars: the same codes as the encoders inside the artifact's graph, at several times their speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """One categorical feature: each word of the vocabulary has a code, so have "missing" and "anything else"."""
+
+    feature: str
+    words: tuple[str, ...]
+    """The vocabulary, in the order of its codes."""
+    null_words: tuple[str, ...]
+    """What means missing, besides null itself."""
+    unknown: int
+    missing: int
+    first: int
+    """Code of the vocabulary's first word."""
+
+    @cached_property
+    def codes(self) -> dict[str, int]:
+        """The code of every string that is not unknown."""
+        return {
+            **dict.fromkeys(self.null_words, self.missing),
+            **{word: self.first + i for i, word in enumerate(self.words)},
+        }
+
+    def expression(self) -> pl.Expr:
+        """int64 codes of a column of strings, categories or nulls."""
+        text = pl.col(self.feature).cast(pl.String)
+        # A word's place in the list of words; null for whatever is not in it.
+        place = text.cast(self._places, strict=False).to_physical().cast(pl.Int64)
+        known = place + (self.first - len(self.null_words))
+        missing = text.is_null() | (place < len(self.null_words)).fill_null(False)
+        return pl.when(missing).then(self.missing).otherwise(known.fill_null(self.unknown)).alias(self.feature)
+
+    @cached_property
+    def _places(self) -> pl.Enum:
+        return pl.Enum([*self.null_words, *self.words])
+
+
+def encoders(card: Mapping[str, Any]) -> dict[str, Encoder]:
+    """The encoders that an artifact's model.json describes, by feature.
+
+    Args:
+        card: model.json; what it does not say has the values that it had before it said them.
+
+    Raises:
+        ValueError: a word has two codes.
+    """
+    codes = card.get("codes", {})
+    null_words: Sequence[str] = card.get("null_strings", ("",))
+    found = {}
+    for feature in card["categorical"]:
+        words = card["vocabularies"][feature]
+        if len({*null_words, *words}) < len(null_words) + len(words):
+            raise ValueError(f"vocabularies: {feature!r} has a word twice, or one that means missing")
+        found[feature] = Encoder(
+            feature=feature,
+            words=tuple(words),
+            null_words=tuple(null_words),
+            unknown=codes.get("unknown", 0),
+            missing=codes.get("missing", 1),
+            first=codes.get("first", 2),
+        )
+    return found
