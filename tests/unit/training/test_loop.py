@@ -6,13 +6,16 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pipelines.errors import TrainingError
 from pipelines.ports import OnProgress
-from pipelines.training import calibrate, loop
+from pipelines.training import calibrate, loop, prepare
+from pipelines.training.data import Table
+from pipelines.training.distill import distill
 from pipelines.training.feed import Batch, Resident
 from pipelines.training.job import Job
 from pipelines.training.session import Session
@@ -121,3 +124,34 @@ def test_the_temperature_undoes_overconfidence() -> None:
     shares = torch.stack([1 - target, target], dim=1)
     assert calibrate.temperature("multiclass", two, shares) == pytest.approx(3, rel=0.1)
     assert calibrate.temperature("regression", logits[:, None], target) == 1.0
+
+
+def test_a_student_learns_from_the_validation_rows_what_its_teacher_says_there_and_not_their_labels() -> None:
+    """Training rows say nothing about the second column; the teacher does, on the validation rows."""
+
+    class Knowing(nn.Module):
+        def forward(self, numeric: Tensor, missing: Tensor, codes: Tensor) -> Tensor:  # noqa: ARG002 (the loop's call)
+            return 4 * numeric[:, None, 1:]
+
+    def feed(count: int, spread: float, seed: int) -> Resident:
+        made = rows(count, seed=seed)
+        made.rows.numeric[:, 1] *= spread
+        return made
+
+    spec = make_spec(
+        "binary", student={"widths": [8], "epochs": 10, "batch_rows": 32, "learning_rate": 0.02, "soft_share": 1.0}
+    )
+    learning = replace(session("binary"), job=Job(spec=spec, data=Path("unused"), out=Path("unused")))
+    numbers = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
+    table = Table(numbers, (), np.zeros(400, np.float32))
+    preparation = prepare.fit(table)
+    train, validation = feed(400, 0.0, 1), feed(400, 1.0, 2)
+    lying = validation.taught(1 - validation.target, None)
+    students = []
+    for newest in (validation, lying):
+        torch.manual_seed(1)
+        students.append(distill(learning, preparation, Knowing(), train, newest))  # type: ignore[arg-type]
+    probe = feed(300, 1.0, 3)
+    said, again, expected = (loop.predict("binary", net, probe) for net in (*students, Knowing()))
+    assert torch.corrcoef(torch.stack([said, expected]))[0, 1] > 0.9
+    assert torch.equal(said, again)
