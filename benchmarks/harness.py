@@ -58,11 +58,11 @@ def audit(staged: StagedPartition) -> ValidationReport:
     )
 
 
-def publish(store: SnapshotStore, *drafts: Draft, run: str = "bench") -> Publication:
-    """Stages and publishes partitions of the table `rows`."""
+def publish(store: SnapshotStore, *drafts: Draft, run: str = "bench", table: str = "rows") -> Publication:
+    """Stages and publishes partitions of a table."""
     info = RunInfo(run_id=run, dag_id="bench")
-    staged = store.stage("rows", drafts, info)
-    return store.publish("rows", staged, [audit(part) for part in staged], info)
+    staged = store.stage(table, drafts, info)
+    return store.publish(table, staged, [audit(part) for part in staged], info)
 
 
 def seconds(call: Callable[[], Any], repeats: int = 3) -> float:

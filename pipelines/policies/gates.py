@@ -85,6 +85,8 @@ def _constant(evaluation: Evaluation) -> Gate:
 
 
 def _quantization(evaluation: Evaluation, spec: UseCase) -> Gate:
+    if spec.training.model == "lightgbm":
+        return Gate(name="quantization", passed=True, reason="the trees are served as they are")
     if spec.training.compression == "none":
         return Gate(name="quantization", passed=True, reason="the student is served as fp32")
     full = _named(evaluation.others, "student_fp32")

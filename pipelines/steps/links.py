@@ -23,6 +23,8 @@ from pipelines.steps.scoring import PREDICTIONS
 
 #: Tags of a training that are facts of their own; the others become links.
 _FACTS = ("as_of", "training_set", "train", "validation", "holdout", "spec", "seed", "code_version", "erased")
+#: How the metrics of what is served begin: a student's, or the trees'.
+_SERVED = ("student", "lightgbm_onnx")
 ALIASES = ("champion", "previous", "challenger")
 
 
@@ -136,7 +138,7 @@ class Links:
         facts: dict[str, Any] = {name: tags[f"overnight.{name}"] for name in _FACTS if f"overnight.{name}" in tags}
         if "overnight.parameters" in tags:
             facts["parameters"] = json.loads(tags["overnight.parameters"])
-        facts["metrics"] = {name: value for name, value in training.metrics.items() if name.startswith("student")}
+        facts["metrics"] = {name: value for name, value in training.metrics.items() if name.startswith(_SERVED)}
         links = []
         if dag_run := tags.get("overnight.dag_run"):
             links.append(Link(kind="run", id=dag_run, how="run by"))

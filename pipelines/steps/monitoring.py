@@ -34,7 +34,7 @@ from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.features import build_features, labelled
 from pipelines.steps.logs import append
 from pipelines.steps.scoring import PREDICTIONS, heads, score_columns
-from pipelines.steps.training import SAMPLE, read_scorecards, sample
+from pipelines.steps.training import SAMPLE, sample, served_scorecard
 
 DECISIONS = "decisions"
 #: Fewer labels than this give no metric of their own: an AUC of a handful of rows is noise.
@@ -94,7 +94,7 @@ def observe(
                 metric=_metric(spec, mine),
             )
         )
-    served = next(card for card in read_scorecards(folder) if card.model in ("student_int8", "student"))
+    served = served_scorecard(folder)
     return Observations(
         use_case=spec.name,
         as_of=as_of,

@@ -276,6 +276,12 @@ def read_scorecards(folder: Path) -> tuple[Scorecard, ...]:
     return tuple(Scorecard.model_validate(card) for card in raw)
 
 
+def served_scorecard(folder: Path) -> Scorecard:
+    """The holdout scorecard of the model that an artifact serves."""
+    served = json.loads((folder / "model.json").read_text("utf-8"))["served"]
+    return next(card for card in read_scorecards(folder) if card.model == served)
+
+
 def _freeze_reference(spec: UseCase, drift: DriftDetector, data: Path, folder: Path) -> None:
     """Reference of inputs: the training rows. Of scores: the holdout, which the model was not trained on."""
     train_rows = pl.read_parquet(data / "train.parquet", columns=list(spec.features.columns))

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pipelines.spec import UseCase
-from pipelines.training import graph
+from pipelines.training import graph, tree_graph
 from pipelines.training.calibrate import Calibration
 from pipelines.training.compress import Compression, Scale
 from pipelines.training.prepare import FIRST, MISSING, NULL_WORDS, UNKNOWN, Preparation
@@ -17,6 +17,13 @@ from pipelines.training.session import Session
 #: Raised when a reader of the old file would misread the new one.
 FORMAT = 1
 _LIBRARIES = ("torch", "tabm", "rtdl-num-embeddings", "onnx", "onnxruntime", "lightgbm", "numpy")
+
+
+def served(spec: UseCase) -> str:
+    """The name of the scorecard of `model.onnx`."""
+    if spec.training.model == "lightgbm":
+        return "lightgbm_onnx"
+    return {"int8": "student_int8", "fp16": "student_fp16", "none": "student_fp32"}[spec.training.compression]
 
 
 def card(
@@ -30,6 +37,7 @@ def card(
 ) -> dict[str, Any]:
     """Everything about the model that is not a weight or a metric."""
     numeric = spec.features.numeric
+    boosted = spec.training.model == "lightgbm"
     return {
         "format": FORMAT,
         "use_case": spec.name,
@@ -38,9 +46,10 @@ def card(
         "classes": list(spec.label.classes),
         "numeric": list(numeric),
         "categorical": list(spec.features.categorical),
-        "served": {"int8": "student_int8", "fp16": "student_fp16", "none": "student_fp32"}[spec.training.compression],
+        "served": served(spec),
         "inputs": {
-            "numeric": "float32 [n], NaN where null; infinities and outliers are clipped inside",
+            "numeric": "float32 [n], NaN where null"
+            + ("" if boosted else "; infinities and outliers are clipped inside"),
             "categorical": 'string [n], null as ""; values that were rare or unseen share one code',
         },
         "null_strings": list(NULL_WORDS),
@@ -63,7 +72,7 @@ def card(
         },
         "constant_features": [name for i, name in enumerate(numeric) if i not in preparation.varying],
         "example": _example(spec, preparation),
-        "missing_indicators": [numeric[i] for i in preparation.flagged],
+        "missing_indicators": [] if boosted else [numeric[i] for i in preparation.flagged],
         "calibration": {
             "method": calibration.method,
             "temperature": calibration.temperature,
@@ -72,14 +81,18 @@ def card(
         },
         "label_mean": label.mean,
         "label_scale": label.scale,
-        "student_widths": list(compression.widths),
-        "compression": compression.facts(),
-        "teacher": spec.training.teacher.model_dump(),
+        "student_widths": [] if compression is None else list(compression.widths),
+        "compression": None if compression is None else compression.facts(),
+        "teacher": None if boosted else spec.training.teacher.model_dump(),
         "seed": spec.training.seed,
         "threads": session.threads,
         "rows": dict(rows),
         "seconds": dict(session.seconds),
-        "opset": {"ai.onnx": graph.OPSET, "ai.onnx.ml": graph.ML_OPSET, "ir": graph.IR_VERSION},
+        "opset": {
+            "ai.onnx": graph.OPSET,
+            "ai.onnx.ml": tree_graph.ML_OPSET if boosted else graph.ML_OPSET,
+            "ir": tree_graph.IR_VERSION if boosted else graph.IR_VERSION,
+        },
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
     }
 

@@ -55,15 +55,18 @@ def distill(session: Session, preparation: Preparation, teacher: Teacher, rows: 
     """Trains the student, and prunes and tunes it where the spec asks for that.
 
     Args:
-        rows: the labelled training rows; those of unlabelled.parquet are added here.
+        rows: the labelled training rows; others are added here (see `heard`).
+        validation: the best epoch is the one that says there what the teacher says: labels would choose it by the chance
+            of one slice of time.
     """
     spec = session.spec.training.student
     tempered = spec.temperature != 1.0 and session.task != "regression"
-    taught = lesson(session, teacher, rows, with_unlabelled(session, preparation, rows))
+    taught = lesson(session, teacher, rows, heard(session, preparation, rows, validation))
+    judged = validation.taught(loop.predict(session.task, teacher, validation), None)
 
     def learn(student: Student, schedule: loop.Schedule) -> None:
         net = Tempered(student, spec.temperature) if tempered else student
-        loop.train(session, net, taught, validation, schedule)
+        loop.train(session, net, taught, judged, schedule)
 
     student = Student(spec, preparation, session.outputs).to(session.device)
     schedule = loop.Schedule(
@@ -84,33 +87,31 @@ def distill(session: Session, preparation: Preparation, teacher: Teacher, rows: 
     return student
 
 
-def with_unlabelled(session: Session, preparation: Preparation, rows: Feed) -> Feed:
-    """The rows, followed by those of unlabelled.parquet where there are any and the spec wants them.
+def heard(session: Session, preparation: Preparation, rows: Feed, validation: Feed) -> Feed:
+    """The training rows, followed by the validation rows and those of unlabelled.parquet, whose labels nobody reads.
 
-    The targets of the latter are zeros, which nothing reads. Only rows that lie on the device are added to: a table
-    that is streamed for its size is large enough without.
+    The validation rows are the newest, nearest to what will be scored: a student that hears there what its teacher says
+    follows it into the next month. On flights' May and June that is 0.006 and 0.014 of AUC. Only rows that lie on the
+    device are added to: a table that is streamed for its size is large enough without.
     """
-    if not (unlabelled_rows(session) and isinstance(rows, Resident)):
+    path, wanted = session.job.part(UNLABELLED), session.spec.training.student.unlabelled
+    session.facts["unlabelled"] = 0
+    if not (wanted and isinstance(rows, Resident) and isinstance(validation, Resident)):
         return rows
-    more = preparation.encode(read_unlabelled(session.spec, session.job.part(UNLABELLED)))
-    own = rows.rows
-    nothing = torch.zeros(len(more.codes), *own.target.shape[1:])
-    added = Resident.of(more, nothing, None, own.target.device).rows
+    parts = [rows.rows, validation.rows]
+    if path.is_file() and pq.read_metadata(path).num_rows:
+        more = preparation.encode(read_unlabelled(session.spec, path))
+        nothing = torch.zeros(len(more.codes), *rows.target.shape[1:])
+        parts.append(Resident.of(more, nothing, None, rows.target.device).rows)
+        session.facts["unlabelled"] = len(more.codes)
     return Resident(
         Batch(
-            torch.cat([own.numeric, added.numeric]),
-            torch.cat([own.missing, added.missing]),
-            torch.cat([own.codes, added.codes]),
-            torch.cat([own.target, added.target]),
+            torch.cat([part.numeric for part in parts]),
+            torch.cat([part.missing for part in parts]),
+            torch.cat([part.codes for part in parts]),
+            torch.cat([part.target for part in parts]),
         )
     )
-
-
-def unlabelled_rows(session: Session) -> int:
-    """How many rows without a label the student may learn from."""
-    path = session.job.part(UNLABELLED)
-    wanted = session.spec.training.student.unlabelled and path.is_file()
-    return pq.read_metadata(path).num_rows if wanted else 0
 
 
 def lesson(session: Session, teacher: Teacher, labelled: Feed, rows: Feed) -> Feed:

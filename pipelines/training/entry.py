@@ -3,7 +3,8 @@
     teacher (TabM) -> soft targets -> student (MLP) -> calibration -> ONNX -> compression -> scorecards on the holdout
 
 Written to the job's `out`: model.onnx (served), student_fp32.onnx, teacher.safetensors, student.safetensors,
-model.json, scorecards.json and curves.jsonl. Nothing is sealed here.
+model.json, scorecards.json and curves.jsonl. Nothing is sealed here. With `model: lightgbm` there is neither teacher
+nor student: see trees.py.
 """
 
 from __future__ import annotations
@@ -24,108 +25,103 @@ from pipelines.errors import TrainingError, explain
 from pipelines.ports import OnProgress
 from pipelines.records import Scorecard
 from pipelines.spec import UseCase
-from pipelines.training import calibrate, compress, loop, memory, prepare, scorecards, stream
+from pipelines.training import calibrate, compress, loop, prepare, scorecards, trees
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.card import card
-from pipelines.training.checkpoint import Store, identity
 from pipelines.training.compress import FP32, MODEL, Scale
 from pipelines.training.data import Table, read
 from pipelines.training.distill import distill, logits
-from pipelines.training.distributed import Team, team
-from pipelines.training.feed import Feed, Resident
+from pipelines.training.feed import Resident
 from pipelines.training.job import HOLDOUT, TRAIN, VALIDATION, Job
 from pipelines.training.networks import Teacher
 from pipelines.training.session import Session
-from pipelines.training.signals import Stop, never
-from pipelines.training.stream import Streamed
 from pipelines.training.teaching import teach
 
 
-def run(job: Job, on_progress: OnProgress, stop: Stop = never) -> None:
-    """Trains, distils, compresses, and measures; goes on from the job's checkpoints, and removes them at the end.
-
-    Of several processes (see `distributed.team`) all train, and the leader alone writes `out` and tells.
+def run(job: Job, on_progress: OnProgress) -> None:
+    """Trains, distils, compresses, and measures.
 
     Args:
-        on_progress: called after every epoch, and in between, with the values of `pipelines.training.progress`.
-        stop: whether this process was told to stop.
+        on_progress: called after every epoch with `epoch` and that network's figures.
 
     Raises:
         TrainingError: the data cannot be read as the spec says, is too small, has one class only or nothing that
             varies; or a loss was not finite.
-        InterruptedTraining: `stop` said so.
     """
     job.out.mkdir(parents=True, exist_ok=True)
-    with team() as here, _torch(job.threads, job.spec.training.seed), _curves(job, here) as record:
-        streamed = memory.streams(job.spec, job.part(TRAIN), job.part(VALIDATION), here.device)
-        validation, holdout = (read(job.spec, job.part(name)) for name in (VALIDATION, HOLDOUT))
-        # All training rows, or their labels alone and the features of a sample.
-        train = read(job.spec, job.part(TRAIN), features=not streamed)
-        sample = stream.sample(job.spec, job.part(TRAIN)) if streamed else train
-        _check(job.spec, train)
+    train, validation, holdout = (read(job.spec, job.part(name)) for name in (TRAIN, VALIDATION, HOLDOUT))
+    _check(job.spec, train)
+    with _torch(job.threads, job.spec.training.seed), (job.out / "curves.jsonl").open("w", encoding="utf-8") as curves:
+
+        def progress(values: Mapping[str, float]) -> None:
+            curves.write(json.dumps(dict(values)) + "\n")
+            curves.flush()
+            on_progress(values)
+
         session = Session(
             job=job,
-            device=here.device,
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             threads=torch.get_num_threads(),
-            progress=on_progress if here.leads else lambda _: None,
-            record=record,
-            team=here,
-            store=Store(job.checkpoints, identity(job)) if job.checkpoints else None,
-            stop=stop,
+            progress=progress,
         )
-        session.facts["processes"] = here.size
-        _train(session, train, sample, validation, holdout)
-        if session.store and here.leads:
-            session.store.clear()
+        _train(session, train, validation, holdout)
 
 
-def _train(session: Session, train: Table, sample: Table, validation: Table, holdout: Table) -> None:
+def _train(session: Session, train: Table, validation: Table, holdout: Table) -> None:
     spec, out = session.spec, session.job.out
-    preparation = prepare.fit(sample)
+    preparation = prepare.fit(train)
     if not (preparation.varying or preparation.flagged or spec.features.categorical):
         raise TrainingError(
             explain("train.parquet", "every feature is constant or null", remedy="name features that vary")
         )
+    counts = {"train": len(train), "validation": len(validation), "holdout": len(holdout)}
+    if spec.training.model == "lightgbm":
+        with _timed(session.seconds, "lightgbm"):
+            target = _target(spec, validation, Scale())
+            calibration, cards = trees.train(session, preparation, train, validation, holdout, target)
+        _write(session, preparation, counts, calibration, Scale(), cards)
+        return
     label = _label_scale(spec, train)
-    encoded = preparation.encode(sample)
-    target, weight = _target(spec, train, label), None
-    rows: Feed
-    if sample is train:
-        rows = Resident.of(encoded, target, weight, session.device)
-    else:
-        rows = Streamed.of(spec, session.job.part(TRAIN), preparation, target, weight, session.device)
+    encoded = preparation.encode(train)
+    rows = Resident.of(encoded, _target(spec, train, label), None, session.device)
     judged = Resident.of(preparation.encode(validation), _target(spec, validation, label), None, session.device)
     with _timed(session.seconds, "teacher"):
         teacher = teach(session, preparation, encoded, rows, judged)
     with _timed(session.seconds, "student"):
         student = distill(session, preparation, teacher, rows, judged)
-        session.pause()
-        if not session.team.leads:
-            return  # What follows is not shared.
         calibration = calibrate.fit(spec.label.task, logits(student, judged), judged.target.cpu())
     teacher, student = teacher.cpu(), student.cpu()
     with _timed(session.seconds, "compression"):
-        compress.write(session, preparation, student, calibration, label, sample)
+        compress.write(session, preparation, student, calibration, label, train)
     _save(teacher, out / "teacher.safetensors")
     _save(student, out / "student.safetensors")
-    session.pause()
     with _timed(session.seconds, "lightgbm"):
-        trees = LightGbm(
+        boosted = LightGbm(
             spec.label.task,
             session.outputs,
             preparation,
-            sample,
+            train,
             validation,
             session.threads,
             spec.training.seed,
+            metric=spec.gates.metric,
         )
-    session.pause()
-    cards = _measure(session, preparation, teacher, label, trees, train, holdout)
-    counts = {"train": len(train), "validation": len(validation), "holdout": len(holdout)}
+    cards = _measure(session, preparation, teacher, label, boosted, train, holdout)
+    _write(session, preparation, counts, calibration, label, cards)
+
+
+def _write(
+    session: Session,
+    preparation: prepare.Preparation,
+    counts: Mapping[str, int],
+    calibration: calibrate.Calibration,
+    label: Scale,
+    cards: list[Scorecard],
+) -> None:
+    spec, out = session.spec, session.job.out
     _write_json(
         out / "model.json",
-        card(spec, preparation, counts, calibration, label.mean, label.scale, session.threads, session.seconds)
-        | {"facts": session.facts},
+        card(spec, preparation, counts, calibration, label.mean, label.scale, session.threads, session.seconds),
     )
     _write_json(out / "scorecards.json", [entry.model_dump() for entry in cards])
 
@@ -135,7 +131,7 @@ def _measure(
     preparation: prepare.Preparation,
     teacher: Teacher,
     label: Scale,
-    trees: LightGbm,
+    boosted: LightGbm,
     train: Table,
     holdout: Table,
 ) -> list[Scorecard]:
@@ -154,7 +150,7 @@ def _measure(
         if name is not None:
             scorer = scorecards.OnnxScorer(out / file, spec, session.threads)
             cards.append(scorecards.measure(spec, name, scorer, holdout, size(file)))
-    cards.append(scorecards.measure(spec, "lightgbm", trees, holdout, trees.bytes))
+    cards.append(scorecards.measure(spec, "lightgbm", boosted, holdout, boosted.bytes))
     constant = Constant(spec.label.task, session.outputs, train)
     cards.append(scorecards.measure(spec, "constant", constant, holdout, None))
     return cards
@@ -197,21 +193,6 @@ def _save(net: torch.nn.Module, path: Path) -> None:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _curves(job: Job, here: Team) -> Iterator[OnProgress]:
-    """Writes `curves.jsonl`: a line an epoch."""
-    if not here.leads:
-        yield lambda _: None
-        return
-    with (job.out / "curves.jsonl").open("w", encoding="utf-8") as curves:
-
-        def record(values: Mapping[str, float]) -> None:
-            curves.write(json.dumps(dict(values)) + "\n")
-            curves.flush()
-
-        yield record
 
 
 @contextmanager

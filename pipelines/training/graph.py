@@ -39,7 +39,7 @@ def code_name(feature: str) -> str:
     return f"{_INSIDE}code:{feature}"
 
 
-class _Graph:
+class Graph:
     """Collects nodes and constants."""
 
     def __init__(self) -> None:
@@ -47,6 +47,7 @@ class _Graph:
         self.constants: list[onnx.TensorProto] = []
 
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
+        """Adds a constant; gives its prefixed name."""
         self.constants.append(numpy_helper.from_array(np.array(value, order="C"), _INSIDE + name))
         return _INSIDE + name
 
@@ -59,6 +60,22 @@ class _Graph:
     def column(self, tensor: str, feature: str) -> str:
         """[n] to [n, 1]; [n, 1] stays as it is, which is how MLflow feeds a data frame of one column."""
         return self.add("Reshape", [tensor, _INSIDE + "as_column"], f"column:{feature}")
+
+    def code(self, feature: str, words: Sequence[str]) -> str:
+        """Strings [n] to codes [n], as `Preparation.encode`."""
+        self.nodes.append(
+            helper.make_node(
+                "LabelEncoder",
+                [feature],
+                [code_name(feature)],
+                name=f"make {code_name(feature)}",
+                domain="ai.onnx.ml",
+                keys_strings=[*NULL_WORDS, *words],
+                values_int64s=[MISSING] * len(NULL_WORDS) + list(range(FIRST, FIRST + len(words))),
+                default_int64=UNKNOWN,
+            )
+        )
+        return code_name(feature)
 
 
 def layer_name(i: int) -> str:
@@ -89,15 +106,15 @@ def build(
         TrainingError: a feature has the name of something inside the graph, or there is nothing to learn from: every
             column is constant and there is no category.
     """
-    _check_names(spec)
-    graph = _Graph()
+    check_names(spec)
+    graph = Graph()
     numeric, categorical = spec.features.numeric, spec.features.categorical
     graph.constant("as_column", np.array([-1, 1], np.int64))
     used = sorted({*preparation.varying, *preparation.flagged})
     columns = {i: graph.column(numeric[i], numeric[i]) for i in used}
     parts = []
     if preparation.varying:
-        raw = _concat(graph, [columns[i] for i in preparation.varying], "numeric")
+        raw = concat(graph, [columns[i] for i in preparation.varying], "numeric")
         null = graph.add("IsNaN", [raw], "numeric_null")
         centre = graph.constant("centre", preparation.centre)
         filled = graph.add("Where", [null, centre, raw], "filled")
@@ -107,29 +124,35 @@ def build(
         z = graph.add("Mul", [centred, graph.constant("scale", preparation.scale)], "scaled")
         parts.append(_bound(graph, z, preparation))
     if preparation.flagged:
-        flagged = _concat(graph, [columns[i] for i in preparation.flagged], "flagged")
+        flagged = concat(graph, [columns[i] for i in preparation.flagged], "flagged")
         absent = graph.add("IsNaN", [flagged], "flagged_null")
         parts.append(graph.add("Cast", [absent], "missing", to=TensorProto.FLOAT))
     if student.embedding is not None:
         parts.append(_embed(graph, categorical, preparation, student, half))
     layers = _half_layers if half else _layers
-    hidden = layers(graph, student, _concat(graph, parts, "features"))
-    _head(graph, spec, hidden, calibration, mean, scale)
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [_ROWS]) for name in numeric]
-    inputs += [helper.make_tensor_value_info(name, TensorProto.STRING, [_ROWS]) for name in categorical]
+    hidden = layers(graph, student, concat(graph, parts, "features"))
+    head(graph, spec, hidden, calibration, mean, scale)
+    return finish(graph, spec)
+
+
+def finish(graph: Graph, spec: UseCase, *, ml_opset: int = ML_OPSET, ir_version: int = IR_VERSION) -> onnx.ModelProto:
+    """The checked model of a graph that ends in `score`."""
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [_ROWS]) for name in spec.features.numeric]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.STRING, [_ROWS]) for name in spec.features.categorical]
     classes = [len(spec.label.classes)] if spec.label.task == "multiclass" else []
     output = helper.make_tensor_value_info(SCORE, TensorProto.FLOAT, [_ROWS, *classes])
     model = helper.make_model(
         helper.make_graph(graph.nodes, spec.name, inputs, [output], graph.constants),
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
-        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ml_opset)],
+        ir_version=ir_version,
         producer_name="overnight",
     )
     onnx.checker.check_model(model)
     return model
 
 
-def _check_names(spec: UseCase) -> None:
+def check_names(spec: UseCase) -> None:
+    """Refuses features that have the name of something inside the graph."""
     for name in spec.features.columns:
         if name == SCORE or name.startswith(_INSIDE):
             raise TrainingError(
@@ -137,11 +160,12 @@ def _check_names(spec: UseCase) -> None:
             )
 
 
-def _concat(graph: _Graph, parts: list[str], name: str) -> str:
+def concat(graph: Graph, parts: list[str], name: str) -> str:
+    """Columns beside each other; one alone stays as it is."""
     return graph.add("Concat", parts, name, axis=1) if len(parts) > 1 else parts[0]
 
 
-def _bound(graph: _Graph, z: str, preparation: Preparation) -> str:
+def _bound(graph: Graph, z: str, preparation: Preparation) -> str:
     """As `prepare.bound`: z / sqrt(z^2 * width^2 / BOUND^2 + width^2)."""
     square = preparation.width * preparation.width
     slope = graph.constant("bound_slope", (square / BOUND**2).astype(np.float32))
@@ -150,27 +174,14 @@ def _bound(graph: _Graph, z: str, preparation: Preparation) -> str:
     return graph.add("Div", [z, graph.add("Sqrt", [total], "bound_root")], "bounded")
 
 
-def _embed(graph: _Graph, categorical: Sequence[str], preparation: Preparation, student: Student, half: bool) -> str:
+def _embed(graph: Graph, categorical: Sequence[str], preparation: Preparation, student: Student, half: bool) -> str:
     """Strings to codes, codes to rows of the one embedding table, float32 [n, c * EMBEDDING]."""
     assert student.embedding is not None
     codes = []
     for name, words in zip(categorical, preparation.vocabularies, strict=True):
-        keys = [*NULL_WORDS, *words]
-        graph.nodes.append(
-            helper.make_node(
-                "LabelEncoder",
-                [name],
-                [code_name(name)],
-                name=f"make {code_name(name)}",
-                domain="ai.onnx.ml",
-                keys_strings=keys,
-                values_int64s=[MISSING] * len(NULL_WORDS) + list(range(FIRST, FIRST + len(words))),
-                default_int64=UNKNOWN,
-            )
-        )
-        codes.append(graph.column(code_name(name), name))
+        codes.append(graph.column(graph.code(name, words), name))
     offset = graph.constant("offset", student.offset.numpy())
-    index = graph.add("Add", [_concat(graph, codes, "codes"), offset], "index")
+    index = graph.add("Add", [concat(graph, codes, "codes"), offset], "index")
     weight = student.embedding.weight.detach().numpy()
     table = graph.constant("embedding", weight.astype(np.float16) if half else weight)
     embedded = graph.add("Gather", [table, index], "embedded", axis=0)
@@ -180,7 +191,7 @@ def _embed(graph: _Graph, categorical: Sequence[str], preparation: Preparation, 
     return graph.add("Reshape", [embedded, shape], "categories")
 
 
-def _layers(graph: _Graph, student: Student, x: str) -> str:
+def _layers(graph: Graph, student: Student, x: str) -> str:
     last = len(student.linears) - 1
     for i, layer in enumerate(student.linears):
         weight = graph.constant(f"weight{i}", layer.weight.detach().numpy().T)
@@ -191,7 +202,7 @@ def _layers(graph: _Graph, student: Student, x: str) -> str:
     return x
 
 
-def _half_layers(graph: _Graph, student: Student, x: str) -> str:
+def _half_layers(graph: Graph, student: Student, x: str) -> str:
     """As `_layers`, all but the last in float16. What might overflow float16 is held at its largest number."""
     last = len(student.linears) - 1
     x = graph.add("Cast", [x], "features_half", to=TensorProto.FLOAT16)
@@ -208,7 +219,8 @@ def _half_layers(graph: _Graph, student: Student, x: str) -> str:
     return x
 
 
-def _head(graph: _Graph, spec: UseCase, logits: str, calibration: Calibration, mean: float, scale: float) -> None:
+def head(graph: Graph, spec: UseCase, logits: str, calibration: Calibration, mean: float, scale: float) -> None:
+    """Logits [n, o] become the score."""
     temperature = np.array([calibration.temperature], np.float32)
     if spec.label.task == "multiclass":
         sharp = graph.add("Div", [logits, graph.constant("temperature", temperature)], "calibrated")
@@ -226,7 +238,7 @@ def _head(graph: _Graph, spec: UseCase, logits: str, calibration: Calibration, m
     graph.add("Add", [wide, graph.constant("label_mean", np.array([mean], np.float32))], SCORE)
 
 
-def _isotonic(graph: _Graph, logits: str, calibration: Calibration) -> None:
+def _isotonic(graph: Graph, logits: str, calibration: Calibration) -> None:
     """Straight lines between knots (x_i, y_i) as y_0 + sum_i slope_i min(max(z - x_i, 0), x_{i+1} - x_i), z [n, 1].
 
     Each line adds its own rise and no more, so that nothing cancels and the score never falls where the logit rises.

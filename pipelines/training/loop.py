@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.errors import InterruptedTraining, TrainingError, explain
-from pipelines.spec import Task
+from pipelines.spec import Task, UseCase
 from pipelines.training.feed import Batch, Feed, shard
 from pipelines.training.progress import Meter
 from pipelines.training.resume import Course, Keeper
@@ -70,10 +70,35 @@ def validation_loss(task: Task, prediction: Tensor, target: Tensor, weight: Tens
     return (loss if weight is None else loss * weight).mean().item()
 
 
+def judge(spec: UseCase, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> float:
+    """What early stopping watches on the validation rows, less is better: 1 - AUC where the gates judge by AUC, else
+    the loss.
+
+    The share of positives drifts, and where the validation rows have another share than the training rows, log loss
+    is at its least long before the order of the scores is at its best; scores are calibrated on that very slice
+    afterwards. Soft targets, and rows of one class only, have no AUC: their loss is taken. NaN when a prediction is
+    not finite.
+
+    Args:
+        prediction: as `predict` gives it.
+        target: as a feed's.
+        weight: [n]; None where every row weighs the same.
+    """
+    if not prediction.isfinite().all():
+        return math.nan
+    positive = target == 1
+    if spec.gates.metric != "auc" or positive.all() or not positive.any() or not (positive | (target == 0)).all():
+        return validation_loss(spec.label.task, prediction, target, weight)
+    from sklearn.metrics import roc_auc_score
+
+    weights = None if weight is None else weight.cpu().numpy()
+    return 1.0 - float(roc_auc_score(target.cpu().numpy(), prediction.cpu().numpy(), sample_weight=weights))
+
+
 def train(session: Session, net: nn.Module, rows: Feed, validation: Feed, schedule: Schedule) -> None:
     """Fits `net` in place and leaves it with the weights of its best epoch, in eval mode.
 
-    AdamW, warm-up and cosine decay; stops after `patience` epochs without a better validation loss. The same seed,
+    AdamW, warm-up and cosine decay; stops after `patience` epochs in which `judge` found nothing better. The same seed,
     rows and thread count give the same weights, bit for bit, on a CPU; also when the training was killed and goes on
     from a checkpoint. With several processes each takes its shard of every batch. A batch that memory is too small for
     is halved once, and the network begins again.
@@ -161,18 +186,13 @@ def _read(session: Session, unread: list[Tensor], due: bool) -> tuple[list[float
 
 
 def _judge(session: Session, net: nn.Module, validation: Feed) -> float:
-    """The validation loss: of each process's tiles, then of all, the same number in every process."""
+    """See `judge`. Each process predicts its tiles; all judge the same predictions of all rows."""
     team = session.team
-    if team.size == 1:
-        return validation_loss(
-            session.task, predict(session.task, net, validation), validation.target, validation.weight
-        )
-    mine = torch.zeros(2, dtype=torch.float64, device=session.device)
-    for tile in validation.tiles(_EVALUATION_ROWS, team.rank, team.size):
-        loss = validation_loss(session.task, predicted(session.task, net, tile), tile.target, tile.weight)
-        mine += torch.tensor([loss * len(tile), len(tile)], dtype=torch.float64, device=session.device)
-    loss, count = team.total(mine)
-    return float(loss / count)
+    prediction = torch.zeros_like(validation.target)
+    for number, tile in enumerate(validation.tiles(_EVALUATION_ROWS, team.rank, team.size)):
+        begin = (number * team.size + team.rank) * _EVALUATION_ROWS
+        prediction[begin : begin + len(tile)] = predicted(session.task, net, tile)
+    return judge(session.spec, team.total(prediction), validation.target, validation.weight)
 
 
 def _told(course: Course, steps: int, figures: dict[str, float]) -> dict[str, float]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pipelines.errors import TrainingError
 from pipelines.ports import OnProgress
-from pipelines.training import calibrate, loop, step
+from pipelines.training import calibrate, loop, prepare, step
+from pipelines.training.data import Table
+from pipelines.training.distill import distill
 from pipelines.training.feed import Batch, Resident
 from pipelines.training.job import Job
 from pipelines.training.session import Session
@@ -36,6 +40,13 @@ class Line(nn.Module):
 def session(task: str, listen: OnProgress = lambda _: None) -> Session:
     job = Job(spec=make_spec(task), data=Path("unused"), out=Path("unused"))
     return Session(job=job, device=torch.device("cpu"), threads=1, progress=listen)
+
+
+def by_loss(listening: Session) -> Session:
+    """The same, where the gates judge by log loss."""
+    spec = listening.spec
+    judged = spec.model_copy(update={"gates": spec.gates.model_copy(update={"metric": "log_loss"})})
+    return replace(listening, job=replace(listening.job, spec=judged))
 
 
 def rows(count: int, noise: float = 0.0, seed: int = 0) -> Resident:
@@ -82,12 +93,28 @@ def test_training_stops_without_progress_and_keeps_the_best_epoch() -> None:
     heard: list[dict[str, float]] = []
     net, judged = Line(), rows(60, seed=5)
     wrong = judged.taught(1 - judged.target, None)
-    listening = session("binary", lambda values: heard.append(dict(values)))
+    listening = by_loss(session("binary", lambda values: heard.append(dict(values))))
     loop.train(listening, net, rows(200), wrong, schedule(epochs=50, patience=2))
     assert len(heard) == 3, "each epoch is worse than the first: two more, then it stops"
     best = min(row["line_validation"] for row in heard)
-    assert loop.validation_loss("binary", loop.predict("binary", net, wrong), wrong.target) == pytest.approx(best)
+    assert loop.judge(listening.spec, loop.predict("binary", net, wrong), wrong.target) == pytest.approx(best)
     assert not net.training
+
+
+def test_early_stopping_watches_what_the_gates_judge_by() -> None:
+    """Scores in the best order at a wrong level: no error where the gates judge by AUC, a great one by log loss."""
+    target = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    low = torch.tensor([0.001, 0.002, 0.003, 0.004])
+    spec = make_spec("binary")
+    assert loop.judge(spec, low, target) == 0.0
+    assert loop.judge(by_loss(session("binary")).spec, low, target) == loop.validation_loss("binary", low, target) > 1
+    assert loop.judge(spec, low.flip(0), target) == 1.0
+    heavy = torch.tensor([1.0, 2.0, 0.0, 1.0])
+    swapped = torch.tensor([0.001, 0.004, 0.002, 0.003])
+    assert loop.judge(spec, swapped, target, heavy) == pytest.approx(2 / 3)
+    alone = torch.zeros(4)
+    assert loop.judge(spec, low, alone) == pytest.approx(loop.validation_loss("binary", low, alone))
+    assert math.isnan(loop.judge(spec, torch.full((4,), math.nan), target))
 
 
 def test_ensemble_members_are_judged_one_by_one() -> None:
@@ -109,3 +136,34 @@ def test_the_temperature_undoes_overconfidence() -> None:
     shares = torch.stack([1 - target, target], dim=1)
     assert calibrate.temperature("multiclass", two, shares) == pytest.approx(3, rel=0.1)
     assert calibrate.temperature("regression", logits[:, None], target) == 1.0
+
+
+def test_a_student_learns_from_the_validation_rows_what_its_teacher_says_there_and_not_their_labels() -> None:
+    """Training rows say nothing about the second column; the teacher does, on the validation rows."""
+
+    class Knowing(nn.Module):
+        def forward(self, numeric: Tensor, missing: Tensor, codes: Tensor) -> Tensor:  # noqa: ARG002 (the loop's call)
+            return 4 * numeric[:, None, 1:]
+
+    def feed(count: int, spread: float, seed: int) -> Resident:
+        made = rows(count, seed=seed)
+        made.rows.numeric[:, 1] *= spread
+        return made
+
+    spec = make_spec(
+        "binary", student={"widths": [8], "epochs": 10, "batch_rows": 32, "learning_rate": 0.02, "soft_share": 1.0}
+    )
+    learning = replace(session("binary"), job=Job(spec=spec, data=Path("unused"), out=Path("unused")))
+    numbers = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
+    table = Table(numbers, (), np.zeros(400, np.float32))
+    preparation = prepare.fit(table)
+    train, validation = feed(400, 0.0, 1), feed(400, 1.0, 2)
+    lying = validation.taught(1 - validation.target, None)
+    students = []
+    for newest in (validation, lying):
+        torch.manual_seed(1)
+        students.append(distill(learning, preparation, Knowing(), train, newest))  # type: ignore[arg-type]
+    probe = feed(300, 1.0, 3)
+    said, again, expected = (loop.predict("binary", net, probe) for net in (*students, Knowing()))
+    assert torch.corrcoef(torch.stack([said, expected]))[0, 1] > 0.9
+    assert torch.equal(said, again)

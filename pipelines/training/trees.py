@@ -1,0 +1,44 @@
+"""`model: lightgbm`: the trees of the baseline are what is served, as ONNX. No teacher, no student, no compression.
+
+The scorecard `lightgbm` is still what LightGBM itself predicts, so that its gate holds the graph to it.
+"""
+
+from __future__ import annotations
+
+import onnx
+import torch
+from torch import Tensor
+
+from pipelines.records import Scorecard
+from pipelines.training import calibrate, scorecards, tree_graph
+from pipelines.training.baselines import Constant, LightGbm
+from pipelines.training.calibrate import Calibration
+from pipelines.training.card import served
+from pipelines.training.compress import MODEL
+from pipelines.training.data import Table
+from pipelines.training.prepare import Preparation
+from pipelines.training.session import Session
+
+
+def train(
+    session: Session, preparation: Preparation, train: Table, validation: Table, holdout: Table, target: Tensor
+) -> tuple[Calibration, list[Scorecard]]:
+    """Trains the trees, writes `model.onnx`, and measures on the holdout.
+
+    Args:
+        target: the validation rows', as `calibrate.fit` takes it. Probabilities are calibrated as a student's are.
+    """
+    spec, out = session.spec, session.job.out
+    seed, threads = spec.training.seed, session.threads
+    metric = spec.gates.metric
+    boosted = LightGbm(session.task, session.outputs, preparation, train, validation, threads, seed, metric=metric)
+    calibration = calibrate.fit(session.task, torch.from_numpy(boosted.raw(validation)), target)
+    onnx.save(tree_graph.build(spec, preparation, boosted.dump(), calibration), out / MODEL)
+    scorer = scorecards.OnnxScorer(out / MODEL, spec, threads)
+    constant = Constant(session.task, session.outputs, train)
+    cards = [
+        scorecards.measure(spec, served(spec), scorer, holdout, (out / MODEL).stat().st_size),
+        scorecards.measure(spec, "lightgbm", boosted, holdout, boosted.bytes),
+        scorecards.measure(spec, "constant", constant, holdout, None),
+    ]
+    return calibration, cards
