@@ -1,5 +1,6 @@
 """`python -m pipelines.training --spec spec.json --data DIR --out DIR`: what a training container runs.
 
+`--container` alone takes all of it from a training container's folders (see `pipelines.training.contract`).
 Prints one JSON line an epoch. Exit codes: 0 done, 1 training failed, 2 misuse.
 """
 
@@ -20,6 +21,10 @@ from pipelines.training.job import Job
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and trains."""
+    if (sys.argv[1:] if arguments is None else arguments) == ["--container"]:
+        from pipelines.training import contract
+
+        return contract.run()
     parser = argparse.ArgumentParser(prog="python -m pipelines.training", description="Train one use case.")
     parser.add_argument("--spec", type=Path, required=True, help="a UseCase as JSON (UseCase.model_dump_json)")
     parser.add_argument("--data", type=Path, required=True, help="folder of train, validation and holdout .parquet")
@@ -38,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(job, _print)
     except OvernightError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     return 0
 
