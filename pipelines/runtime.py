@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -280,14 +280,13 @@ class Runtime:
     def follow_training(
         self,
         remote_training: RemoteTraining,
-        position: Mapping[str, str],
         tell: OnProgress = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
-    ) -> dict[str, str]:
+    ) -> None:
         """Passes a job's log on; see `steps.remote.follow`."""
         from pipelines.steps import remote
 
-        return remote.follow(self.remote_trainer, self.registry, remote_training, position, tell, say)
+        remote.follow(self.remote_trainer, self.registry, remote_training, tell, say)
 
     def collect_training(self, remote_training: RemoteTraining, seconds: float) -> TrainedModel:
         """Brings a job's artifact here; see `steps.remote.collect`."""

@@ -1,6 +1,6 @@
 """What a training job gets besides its data: the training code as a zip, and what its image must hold.
 
-The same source gives the same bytes, on any machine, on any day: the digest names it in S3, so that it is uploaded once.
+The same source gives the same bytes, on any machine, on any day: its digest names it in S3, and it is uploaded once.
 Only modules that the training reaches are in it: no adapter, no setting, no DAG.
 """
 
@@ -63,12 +63,12 @@ def training_modules(root: Path = _ROOT) -> list[str]:
         name = pending.pop()
         found.add(name)
         parents = [parent / "__init__.py" for parent in Path(name).parents]
-        reached = {*_imports(root, root / name), *(parent.as_posix() for parent in parents)}
+        reached = {*_imports(root / name), *(parent.as_posix() for parent in parents)}
         pending |= {other for other in reached if (root / other).is_file()} - found
     return sorted(found)
 
 
-def _imports(root: Path, path: Path) -> set[str]:
+def _imports(path: Path) -> set[str]:
     """The files that the imports of a module may mean."""
     modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):

@@ -107,7 +107,7 @@ def raise_for(name: str, status: JobStatus) -> None:
             explain(
                 where,
                 reason,
-                remedy="see that the role may read the image and the bucket, then run this again: a new attempt is made",
+                remedy="let the role read image and bucket, then run this again: a new attempt is made",
             )
         )
     if kind == "CapacityError":

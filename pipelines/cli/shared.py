@@ -68,6 +68,11 @@ def tell_epoch(values: Mapping[str, float]) -> None:
     click.echo(f"epoch {values.get('epoch', 0):.0f}: {losses}", err=True)
 
 
+def tell_line(line: str) -> None:
+    """One line of a training job's log."""
+    click.echo(f"job: {line}", err=True)
+
+
 def print_json(result: Any) -> None:
     """Prints a record, a list of them, or what is JSON already."""
     click.echo(json.dumps(plain(result), indent=2))

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,25 +53,35 @@ def follow(
     trainer: RemoteTrainer,
     registry: ModelRegistry,
     remote: RemoteTraining,
-    position: Mapping[str, str],
     tell: OnProgress = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
-) -> dict[str, str]:
-    """Passes on what the job logged after `position`: figures to the MLflow run's curves, other lines to `say`.
+) -> None:
+    """Passes on what the job logged since the last call: figures to the MLflow run's curves, other lines to `say`.
 
-    Returns:
-        The position to go on from.
+    How far the log was read lies in a file, so that another process, or a retry, goes on there.
     """
     if remote.job is None:
-        return dict(position)
-    found = trainer.tail(remote.job, position)
+        return
+    place = Path(remote.opened.folder).parent.parent / "jobs" / f"{remote.job.name}.json"
+    found = trainer.tail(remote.job, _position(place))
     for line in found.lines:
         if (values := figures(line)) is None:
             say(line)
             continue
         registry.log_progress(remote.opened.run_id, values)
         tell(values)
-    return found.position
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(found.position), "utf-8")
+    partial.replace(place)
+
+
+def _position(place: Path) -> dict[str, str]:
+    try:
+        position: dict[str, str] = json.loads(place.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return position
 
 
 def figures(line: str) -> dict[str, float] | None:
@@ -136,14 +147,13 @@ def train(
     """
     begun = time.monotonic()
     remote = submit(spec, trainer, registry, opened)
-    position: dict[str, str] = {}
     while remote.job is not None:
         status = trainer.status(remote.job)
-        position = follow(trainer, registry, remote, position, tell, say)
+        follow(trainer, registry, remote, tell, say)
         if status.over and not remote.ending:
             break
         if status.over:
-            remote, position = submit(spec, trainer, registry, opened), {}
+            remote = submit(spec, trainer, registry, opened)
             continue
         if time.monotonic() - begun > patience(spec).total_seconds():
             raise still_running(spec, remote)

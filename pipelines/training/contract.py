@@ -1,4 +1,4 @@
-"""The container's side of a training job: from what the platform lays out to a `Job`, and back to its words for failure.
+"""The container's side of a training job: from what the platform lays out to a `Job`, and back to its failure file.
 
     /opt/ml/input/data/code       overnight.zip, on PYTHONPATH
     /opt/ml/input/data/config     spec.json

@@ -1,6 +1,6 @@
 """What a training container runs first: installs the packages that its image lacks, then becomes the training.
 
-Standard library only, and no import of `pipelines`: it is uploaded as it stands, beside overnight.zip and packages.json.
+Standard library only, no import of `pipelines`: it is uploaded as it stands, beside overnight.zip and packages.json.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(code: Path) -> None:
             sys.exit(done.returncode)
     path = os.pathsep.join(filter(None, [str(code / "overnight.zip"), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "pipelines.training", "--container"]
-    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})  # noqa: S606 (one process, so that a signal reaches it)
 
 
 if __name__ == "__main__":
