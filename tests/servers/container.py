@@ -83,7 +83,7 @@ class Container:
     def finish(self, code: int) -> None:
         """What the platform does when the entry point has ended: the archive, and the job's status."""
         if code == 0:
-            self.upload_model(lambda tar: self._add_all(tar))
+            self.upload_model(self._add_all)
             self.aws.put(self.name, "Completed", "Completed")
             return
         failure = self.root / "output" / "failure"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import boto3
@@ -33,12 +34,12 @@ class Aws:
     """Code, message and HTTP status with which the next creations are refused."""
 
     def session(self) -> Any:
-        """A boto3 session with the made-up credentials."""
-        return boto3.Session(aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name=REGION)
+        """The boto3 session with the made-up credentials: one, because it keeps the service models that it has read."""
+        return _session()
 
     def client(self, service: str) -> Any:
         """A client of one service."""
-        return self.session().client(service, endpoint_url=self.endpoint)
+        return _session().client(service, endpoint_url=self.endpoint)
 
     @property
     def jobs(self) -> dict[str, Any]:
@@ -52,6 +53,11 @@ class Aws:
         """Sets what became of a job."""
         job = self.jobs[name]
         job.training_job_status, job.secondary_status, job.failure_reason = status, secondary, reason
+
+
+@cache
+def _session() -> Any:
+    return boto3.Session(aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name=REGION)
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +112,6 @@ def _moto() -> Iterator[Aws]:
 @pytest.fixture
 def aws(_moto: Aws) -> Aws:
     """The server with an empty bucket and no job."""
-    from moto.core.base_backend import InstanceTrackerMeta  # noqa: F401 (says early that moto is not there)
     from moto.logs.models import logs_backends
     from moto.s3.models import s3_backends
     from moto.sagemaker.models import sagemaker_backends

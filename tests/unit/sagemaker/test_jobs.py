@@ -25,8 +25,8 @@ from pipelines.errors import (
 )
 from pipelines.records import JobStatus
 from pipelines.settings import Settings
-from tests.servers.sagemaker import BUCKET, KEY as ACCESS_KEY
-from tests.servers.sagemaker import SECRET, Aws
+from tests.servers.sagemaker import BUCKET, SECRET, Aws
+from tests.servers.sagemaker import KEY as ACCESS_KEY
 
 from .conftest import KEY, job_settings, job_spec
 
