@@ -1,4 +1,4 @@
-"""The one reader of the environment. Every variable begins with OVERNIGHT_."""
+"""The one reader of the environment. Every variable begins with OVERNIGHT_; an empty one counts as absent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 class Settings(BaseSettings):
     """Where things are on this machine. Nothing here says what a use case is: that is its spec's."""
 
-    model_config = SettingsConfigDict(env_prefix="OVERNIGHT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="OVERNIGHT_", env_ignore_empty=True, frozen=True)
 
     project: Path = _CHECKOUT
     """The folder that holds include/."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -30,8 +31,19 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PROJECT / "plugins"))
 
 
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database with its tables and nothing else: making them takes seconds, copying does not."""
+    from pipelines.backends.mlflow_calls import connect
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    connect(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    return folder
+
+
 @pytest.fixture
-def runtime(aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+def runtime(aws: Aws, tmp_path: Path, empty_mlflow: Path) -> Runtime:
+    shutil.copytree(empty_mlflow, tmp_path / "home" / "mlflow")
     settings = job_settings(aws, home=tmp_path / "home", sagemaker_wake=0.2, sagemaker_poll=0.05)
     return Runtime(job_spec(), settings, RunInfo(run_id="night", dag_id="toy_train"), aws=aws.session())
 
@@ -41,7 +53,7 @@ def task(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> A
     """The task, on a training set that was built before."""
     from usecase_dags import remote
 
-    monkeypatch.setattr(remote, "open_runtime", lambda spec: runtime)
+    monkeypatch.setattr(remote, "open_runtime", lambda _: runtime)
     task = remote.TrainRemotely(task_id="train", spec=runtime.spec, built=None)
     task.built = {"record": training_set(tmp_path / "set").model_dump(mode="json")}
     return task
@@ -242,5 +254,5 @@ def test_an_airflow_connection_gives_the_credentials_where_the_settings_name_one
     monkeypatch.setattr(remote, "open_runtime", lambda spec: Runtime(spec, named, runtime.run))
     session = remote.remote_runtime(runtime.spec)._aws
     assert session.get_credentials().access_key == "a-key-id"
-    monkeypatch.setattr(remote, "open_runtime", lambda spec: runtime)
+    monkeypatch.setattr(remote, "open_runtime", lambda _: runtime)
     assert remote.remote_runtime(runtime.spec) is runtime
