@@ -54,9 +54,9 @@ class Settings(BaseSettings):
     sagemaker_subnets: tuple[str, ...] = ()
     """As JSON: the subnets of the jobs, such as ["subnet-0a1b"]. With them, security groups are needed."""
     sagemaker_security_groups: tuple[str, ...] = ()
-    sagemaker_kms_key: str | None = None
+    sagemaker_kms: str | None = None
     """Key of everything in S3: uploads, checkpoints and artifacts."""
-    sagemaker_volume_kms_key: str | None = None
+    sagemaker_volume_kms: str | None = None
     """Key of the instances' volumes (not for instance types with local NVMe, which refuse it)."""
     sagemaker_network_isolation: bool = False
     """Whether the container has no network at all: the image must hold every package, and one instance is used."""

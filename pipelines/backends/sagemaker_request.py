@@ -79,8 +79,8 @@ def build(spec: UseCase, settings: Settings, *, name: str, key: str, image: str,
     spec lies in the channel `config`.
     """
     job = spec.training.sagemaker
-    encrypted = {"KmsKeyId": settings.sagemaker_kms_key} if settings.sagemaker_kms_key else {}
-    volume = {"VolumeKmsKeyId": settings.sagemaker_volume_kms_key} if settings.sagemaker_volume_kms_key else {}
+    encrypted = {"KmsKeyId": settings.sagemaker_kms} if settings.sagemaker_kms else {}
+    volume = {"VolumeKmsKeyId": settings.sagemaker_volume_kms} if settings.sagemaker_volume_kms else {}
     stopping = {"MaxRuntimeInSeconds": job.max_minutes * 60}
     if job.spot:
         stopping["MaxWaitTimeInSeconds"] = job.wait_minutes * 60

@@ -190,7 +190,7 @@ class SageMakerTrainer:
     def _bucket(self) -> Bucket:
         settings = self._settings
         bucket = settings.sagemaker_bucket or ""
-        return Bucket(self._client("s3"), bucket, settings.sagemaker_prefix, settings.sagemaker_kms_key)
+        return Bucket(self._client("s3"), bucket, settings.sagemaker_prefix, settings.sagemaker_kms)
 
     @cached_property
     def _session(self) -> Any:

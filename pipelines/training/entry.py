@@ -27,43 +27,50 @@ from pipelines.spec import UseCase
 from pipelines.training import calibrate, compress, loop, prepare, scorecards
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.card import card
+from pipelines.training.checkpoint import Store, identity
 from pipelines.training.compress import FP32, MODEL, Scale
 from pipelines.training.data import Table, read
 from pipelines.training.distill import distill, logits
+from pipelines.training.distributed import Team, team
 from pipelines.training.feed import Resident
 from pipelines.training.job import HOLDOUT, TRAIN, VALIDATION, Job
 from pipelines.training.networks import Teacher
 from pipelines.training.session import Session
+from pipelines.training.signals import Stop, never
 from pipelines.training.teaching import teach
 
 
-def run(job: Job, on_progress: OnProgress) -> None:
-    """Trains, distils, compresses, and measures.
+def run(job: Job, on_progress: OnProgress, stop: Stop = never) -> None:
+    """Trains, distils, compresses, and measures; goes on from the job's checkpoints, and removes them at the end.
+
+    Of several processes (see `distributed.team`) all train, and the leader alone writes `out` and tells.
 
     Args:
-        on_progress: called after every epoch with `epoch` and that network's figures.
+        on_progress: called after every epoch, and in between, with the values of `pipelines.training.progress`.
+        stop: whether this process was told to stop.
 
     Raises:
         TrainingError: the data cannot be read as the spec says, is too small, has one class only or nothing that
             varies; or a loss was not finite.
+        InterruptedTraining: `stop` said so.
     """
     job.out.mkdir(parents=True, exist_ok=True)
     train, validation, holdout = (read(job.spec, job.part(name)) for name in (TRAIN, VALIDATION, HOLDOUT))
     _check(job.spec, train)
-    with _torch(job.threads, job.spec.training.seed), (job.out / "curves.jsonl").open("w", encoding="utf-8") as curves:
-
-        def progress(values: Mapping[str, float]) -> None:
-            curves.write(json.dumps(dict(values)) + "\n")
-            curves.flush()
-            on_progress(values)
-
+    with team() as here, _torch(job.threads, job.spec.training.seed), _curves(job, here) as record:
         session = Session(
             job=job,
-            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            device=here.device,
             threads=torch.get_num_threads(),
-            progress=progress,
+            progress=on_progress if here.leads else lambda _: None,
+            record=record,
+            team=here,
+            store=Store(job.checkpoints, identity(job)) if job.checkpoints else None,
+            stop=stop,
         )
         _train(session, train, validation, holdout)
+        if session.store and here.leads:
+            session.store.clear()
 
 
 def _train(session: Session, train: Table, validation: Table, holdout: Table) -> None:
@@ -81,12 +88,16 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
         teacher = teach(session, preparation, encoded, rows, judged)
     with _timed(session.seconds, "student"):
         student = distill(session, preparation, teacher, rows, judged)
+        session.pause()
+        if not session.team.leads:
+            return  # What follows is not shared.
         calibration = calibrate.fit(spec.label.task, logits(student, judged), judged.target.cpu())
     teacher, student = teacher.cpu(), student.cpu()
     with _timed(session.seconds, "compression"):
         compress.write(session, preparation, student, calibration, label, train)
     _save(teacher, out / "teacher.safetensors")
     _save(student, out / "student.safetensors")
+    session.pause()
     with _timed(session.seconds, "lightgbm"):
         trees = LightGbm(
             spec.label.task,
@@ -97,11 +108,13 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
             session.threads,
             spec.training.seed,
         )
+    session.pause()
     cards = _measure(session, preparation, teacher, label, trees, train, holdout)
     counts = {"train": len(train), "validation": len(validation), "holdout": len(holdout)}
     _write_json(
         out / "model.json",
-        card(spec, preparation, counts, calibration, label.mean, label.scale, session.threads, session.seconds),
+        card(spec, preparation, counts, calibration, label.mean, label.scale, session.threads, session.seconds)
+        | {"facts": session.facts},
     )
     _write_json(out / "scorecards.json", [entry.model_dump() for entry in cards])
 
@@ -173,6 +186,21 @@ def _save(net: torch.nn.Module, path: Path) -> None:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _curves(job: Job, here: Team) -> Iterator[OnProgress]:
+    """Writes `curves.jsonl`: a line an epoch."""
+    if not here.leads:
+        yield lambda _: None
+        return
+    with (job.out / "curves.jsonl").open("w", encoding="utf-8") as curves:
+
+        def record(values: Mapping[str, float]) -> None:
+            curves.write(json.dumps(dict(values)) + "\n")
+            curves.flush()
+
+        yield record
 
 
 @contextmanager

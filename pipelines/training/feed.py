@@ -1,5 +1,9 @@
 """How rows reach the loop. A feed gives mini-batches in an order of its own for each epoch, each row once, and tiles
 in the rows' own order for prediction. Shapes: b rows, v numeric, u indicators, c categorical.
+
+With several processes a mini-batch is cut into one shard a process: their rows together are the mini-batch of one
+process, none twice, none left out. A shard of the last, small batch may have no rows: it is given all the same, for
+every process must take every step.
 """
 
 from __future__ import annotations
@@ -28,13 +32,20 @@ class Batch:
     """Binary [b] in 0..1; multiclass [b, classes] shares; regression [b], standardised."""
     weight: Tensor | None = None
     """[b], mean 1 over the training rows; None where every row weighs the same."""
+    share: float = 1.0
+    """Factor of this shard's mean loss: processes * rows of the shard / rows of the whole batch. The gradients' mean
+    over the processes is then the gradient of the whole batch's mean loss."""
+    numbers: Tensor | None = None
+    """[b] int64, where the rows lie in the table; None in tiles."""
 
     def __len__(self) -> int:
         return len(self.target)
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
-        weight = None if self.weight is None else self.weight[rows]
-        return Batch(self.numeric[rows], self.missing[rows], self.codes[rows], self.target[rows], weight)
+        weight, numbers = (None if column is None else column[rows] for column in (self.weight, self.numbers))
+        return Batch(
+            self.numeric[rows], self.missing[rows], self.codes[rows], self.target[rows], weight, self.share, numbers
+        )
 
 
 class Feed(Protocol):
@@ -49,17 +60,37 @@ class Feed(Protocol):
         """Every row's target, in the rows' own order."""
         ...
 
-    def batches(self, batch_rows: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The mini-batches of an epoch (from 1), from the `start`-th on. The same arguments give the same batches."""
+    def batches(
+        self, batch_rows: int, seed: int, epoch: int, start: int = 0, rank: int = 0, size: int = 1
+    ) -> Iterator[Batch]:
+        """The mini-batches of an epoch (from 1), from the `start`-th (from 0) on: this process's shard of each.
+
+        The same arguments give the same batches; every batch but the last has `batch_rows` rows over all processes,
+        whatever their number, and the shards are those of `shard`.
+
+        Args:
+            rank: which process this is, from 0.
+            size: how many processes there are.
+        """
         ...
 
-    def tiles(self, rows: int) -> Iterator[Batch]:
-        """Every row, in the rows' own order."""
+    def tiles(self, rows: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
+        """Every row, in the rows' own order, by tiles of `rows`; with several processes every `size`-th tile."""
         ...
 
     def taught(self, target: Tensor, weight: Tensor | None) -> Feed:
         """The same rows with another target and weight."""
         ...
+
+
+def shard(begin: int, end: int, rank: int, size: int) -> tuple[int, int]:
+    """This process's part of the rows from `begin` to `end` of an epoch's order: even to within one row.
+
+    >>> [shard(10, 15, rank, 2) for rank in range(2)]
+    [(10, 12), (12, 15)]
+    """
+    rows = end - begin
+    return begin + rows * rank // size, begin + rows * (rank + 1) // size
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +120,21 @@ class Resident:
         """See `Feed.target`."""
         return self.rows.target
 
-    def batches(self, batch_rows: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """See `Feed.batches`."""
+    def batches(
+        self, batch_rows: int, seed: int, epoch: int, start: int = 0, rank: int = 0, size: int = 1
+    ) -> Iterator[Batch]:
+        """See `Feed.batches`. The permutation is drawn on the processor: it is the same on every device."""
         shuffle = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(self), generator=shuffle).to(self.rows.target.device)
         for begin in range(start * batch_rows, len(self), batch_rows):
-            yield self.rows[order[begin : begin + batch_rows]]
+            end = min(begin + batch_rows, len(self))
+            first, last = shard(begin, end, rank, size)
+            mine = order[first:last]
+            yield replace(self.rows[mine], share=size * (last - first) / (end - begin), numbers=mine)
 
-    def tiles(self, rows: int) -> Iterator[Batch]:
+    def tiles(self, rows: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
         """See `Feed.tiles`."""
-        for begin in range(0, len(self), rows):
+        for begin in range(rank * rows, len(self), size * rows):
             yield self.rows[begin : begin + rows]
 
     def taught(self, target: Tensor, weight: Tensor | None) -> Resident:

@@ -41,8 +41,8 @@ AT = Uploaded(
 NETWORK = {
     "sagemaker_subnets": ["subnet-0a1b"],
     "sagemaker_security_groups": ["sg-0a1b"],
-    "sagemaker_kms_key": "alias/data",
-    "sagemaker_volume_kms_key": "alias/volumes",
+    "sagemaker_kms": "alias/data",
+    "sagemaker_volume_kms": "alias/volumes",
 }
 
 
@@ -288,7 +288,7 @@ def test_no_credential_is_in_what_is_sent_stored_or_said(
 
 
 def test_uploads_are_encrypted_with_the_key_of_the_settings(aws: Aws, data: Path) -> None:
-    settings = job_settings(aws, sagemaker_kms_key="alias/data")
+    settings = job_settings(aws, sagemaker_kms="alias/data")
     SageMakerTrainer(settings, aws.session()).submit(job_spec(), data, KEY)
     client = aws.client("s3")
     for entry in client.list_objects_v2(Bucket=BUCKET)["Contents"]:
