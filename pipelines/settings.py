@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     AWS_ENDPOINT_URL names the store of the snapshots."""
     sagemaker_profile: str | None = None
     """A profile of the AWS configuration, where the AWS_ variables hold the keys of another store."""
-    sagemaker_connection: str | None = None
-    """An Airflow connection (type aws) whose credentials Airflow's tasks and triggers use instead."""
+    sagemaker_credentials: str | None = None
+    """Id of an Airflow connection (type aws) whose credentials Airflow's tasks and triggers use instead."""
     sagemaker_poll: float = 30.0
     """Seconds between two looks at a job."""
     sagemaker_wake: float = 300.0

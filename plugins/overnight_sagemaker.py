@@ -68,11 +68,11 @@ def _trainer() -> Any:
     from pipelines.settings import Settings
 
     settings = Settings()
-    if settings.sagemaker_connection is None:
+    if settings.sagemaker_credentials is None:
         return SageMakerTrainer(settings)
     from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
 
-    hook = SageMakerHook(aws_conn_id=settings.sagemaker_connection, region_name=settings.sagemaker_region)
+    hook = SageMakerHook(aws_conn_id=settings.sagemaker_credentials, region_name=settings.sagemaker_region)
     return SageMakerTrainer(settings, hook.get_session())
 
 

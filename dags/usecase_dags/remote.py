@@ -38,7 +38,7 @@ def train_remotely(spec: UseCase, built: XComArg) -> XComArg:
 def remote_runtime(spec: UseCase) -> Runtime:
     """The chain of the use case; its AWS credentials are the connection's, where the settings name one."""
     runtime = open_runtime(spec)
-    if name := runtime.settings.sagemaker_connection:
+    if name := runtime.settings.sagemaker_credentials:
         from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
 
         hook = SageMakerHook(aws_conn_id=name, region_name=runtime.settings.sagemaker_region)

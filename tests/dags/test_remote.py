@@ -250,7 +250,7 @@ def test_an_airflow_connection_gives_the_credentials_where_the_settings_name_one
     from usecase_dags import remote
 
     monkeypatch.setenv("AIRFLOW_CONN_TRAINING_AWS", "aws://a-key-id:a-secret@/?region_name=eu-central-1")
-    named = job_settings(aws, home=tmp_path, sagemaker_connection="training_aws")
+    named = job_settings(aws, home=tmp_path, sagemaker_credentials="training_aws")
     monkeypatch.setattr(remote, "open_runtime", lambda spec: Runtime(spec, named, runtime.run))
     session = remote.remote_runtime(runtime.spec)._aws
     assert session.get_credentials().access_key == "a-key-id"

@@ -88,3 +88,42 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(
     with pytest.raises(IntegrityError, match="evil"):
         trainer.collect(job, tmp_path / "home" / "out")
     assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_a_reclaimed_spot_machine_is_told_and_the_next_one_goes_on_to_the_same_weights(
+    aws: Aws, trainer: SageMakerTrainer, data: Path, tmp_path: Path
+) -> None:
+    longer = {"teacher": {"k": 2, "width": 16, "depth": 1, "epochs": 8, "patience": 8, "batch_rows": 16, "bins": 8}}
+    spec = job_spec(**longer)
+    job = trainer.submit(spec, data, KEY)
+    container = Container(aws, job.name, tmp_path / "opt-ml", toolkit=True)
+    first = container.run(until=lambda line: '"teacher_validation"' in line)
+    assert first == 75, container.output
+    assert not list((tmp_path / "opt-ml" / "model").glob("*.onnx"))
+    aws.put(job.name, "InProgress", "Restarting")
+    assert trainer.submit(spec, data, KEY) == job, "SageMaker itself restarts a spot job"
+    before = container.output
+    second = container.run()
+    assert second == 0, container.output
+    container.finish(second)
+    trainer.collect(job, tmp_path / "fetched")
+    local(spec, data, tmp_path / "here", tmp_path / "checkpoints")
+    for name in WEIGHTS:
+        assert (tmp_path / "fetched" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
+    done = before.count('"teacher_validation"')
+    resumed = container.output.removeprefix(before).count('"teacher_validation"')
+    assert done >= 1
+    assert resumed < 8, "it went on, it did not begin again"
+
+
+def test_a_machine_that_is_killed_without_time_to_write_begins_where_the_last_checkpoint_is(
+    aws: Aws, trainer: SageMakerTrainer, data: Path, tmp_path: Path
+) -> None:
+    job = trainer.submit(job_spec(), data, KEY)
+    container = Container(aws, job.name, tmp_path / "opt-ml", toolkit=True)
+    assert container.run(until=lambda line: "teacher" in line, grace=0.0) < 0
+    code = container.run()
+    assert code == 0, container.output
+    container.finish(code)
+    trainer.collect(job, tmp_path / "out")
+    assert (tmp_path / "out" / "model.onnx").is_file()
