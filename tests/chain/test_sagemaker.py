@@ -1,4 +1,4 @@
-"""The chain with a training on SageMaker: what lands is published, a container trains, the gates judge what came back."""
+"""The chain with a training on SageMaker: a container trains on what was published, the gates judge what comes back."""
 
 from __future__ import annotations
 
