@@ -31,8 +31,8 @@ class Uploaded:
 def job_name(use_case: str, key: str, attempt: int) -> str:
     """The name of an attempt: `flights-0123456789abcdef-1`.
 
-    >>> job_name("arrival_delay", "0123456789abcdef0123", 2)
-    'arrival-delay-0123456789abcdef-2'
+    >>> job_name("late_orders", "0123456789abcdef0123", 2)
+    'late-orders-0123456789abcdef-2'
     """
     words = re.sub(r"-+", "-", use_case.replace("_", "-"))[:_NAME_ROOM].strip("-")
     return f"{words}-{key[:16]}-{attempt}"

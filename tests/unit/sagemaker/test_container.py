@@ -114,16 +114,3 @@ def test_a_reclaimed_spot_machine_is_told_and_the_next_one_goes_on_to_the_same_w
     resumed = container.output.removeprefix(before).count('"teacher_validation"')
     assert done >= 1
     assert resumed < 8, "it went on, it did not begin again"
-
-
-def test_a_machine_that_is_killed_without_time_to_write_begins_where_the_last_checkpoint_is(
-    aws: Aws, trainer: SageMakerTrainer, data: Path, tmp_path: Path
-) -> None:
-    job = trainer.submit(job_spec(), data, KEY)
-    container = Container(aws, job.name, tmp_path / "opt-ml", toolkit=True)
-    assert container.run(until=lambda line: "teacher" in line, grace=0.0) < 0
-    code = container.run()
-    assert code == 0, container.output
-    container.finish(code)
-    trainer.collect(job, tmp_path / "out")
-    assert (tmp_path / "out" / "model.onnx").is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import itertools
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -79,3 +80,26 @@ def test_a_failure_is_the_trainings_own_words_or_its_last_ones_and_never_too_lon
     assert len(failure_text(1, ["y" * 5000])) == 1024
     assert len(failure_text(1, ["TrainingError: " + "y" * 5000])) == 1024
     assert doctest.testmod(contract).failed == 0
+
+
+def test_a_training_that_is_killed_leaves_its_last_words_in_the_failure_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import os, sys; sys.stderr.write('epoch 3\\n'); sys.stderr.flush(); os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(Container, "command", lambda *_: [sys.executable, "-c", code])
+    root = laid_out(tmp_path)
+    assert contract.run({ROOT: str(root)}) == 137
+    assert (root / "output" / "failure").read_text() == failure_text(137, ["epoch 3"])
+
+
+def test_sigterm_reaches_the_training_and_its_exit_code_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import os, signal, sys, time; signal.signal(15, lambda *_: sys.exit(75));"
+        "os.kill(os.getppid(), 15); time.sleep(30)"
+    )
+    monkeypatch.setattr(Container, "command", lambda *_: [sys.executable, "-c", code])
+    before = signal.getsignal(signal.SIGTERM)
+    assert contract.run({ROOT: str(laid_out(tmp_path))}) == 75
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def test_a_jobs_name_is_one_that_aws_takes_and_differs_by_key_and_attempt(use_ca
 
     pattern = MODEL.input_shape.members["TrainingJobName"].metadata["pattern"]
     names = {job_name(use_case, key * 16, attempt) for key in ("0a1b", "1a1b") for attempt in (1, 30)}
+    assert doctest.testmod(sagemaker_request).failed == 0
     assert len(names) == 4
     assert all(re.fullmatch(pattern, name) and len(name) <= 63 for name in names)
 
