@@ -414,7 +414,7 @@ class ModelRegistry(Protocol):
         ...
 
     def log_progress(self, run_id: str, values: Mapping[str, float]) -> None:
-        """Appends to the run's curves; `epoch` among the values is the x axis when present."""
+        """Appends to the run's curves; the x axis is `step` among the values, or `epoch` where there is none."""
         ...
 
     def log_artifact(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from airflow.sdk import DAG, Param, TaskGroup, get_current_context
@@ -61,8 +62,13 @@ def build(spec: UseCase) -> DAG:
 
     @step(links=(MODEL,))
     def train(built: dict[str, Any]) -> TrainedModel:
+        from pipelines.training.progress import line
+
         runtime = open_runtime(spec)
-        trained = runtime.train(TrainingSet.model_validate(built["record"]))
+        trained = runtime.train(
+            TrainingSet.model_validate(built["record"]),
+            lambda values: logging.getLogger("task").info("%s", line(values)),
+        )
         made(MODEL, training_url(runtime, trained.run_id))
         return trained
 

@@ -25,6 +25,7 @@ from pipelines.backends.mlflow_trainings import list_trainings
 from pipelines.errors import IntegrityError, NotFoundError, explain
 from pipelines.records import ModelRef, TrainingRun
 from pipelines.spec import UseCase
+from pipelines.training.progress import network
 
 TRAINING_KEY = "overnight.training_key"
 DIGEST = "overnight.digest"
@@ -61,9 +62,17 @@ class MlflowRegistry:
             return found[0]
 
     def log_progress(self, run_id: str, values: Mapping[str, float]) -> None:
-        """See `ModelRegistry.log_progress`."""
-        step = int(values.get("epoch", 0))
-        self._log(run_id, {name: value for name, value in values.items() if name != "epoch"}, step)
+        """See `ModelRegistry.log_progress`. The x axis is the network's step, so that what comes within an epoch lies
+        between its ends. Speeds get their network's name: each network counts its own steps.
+        """
+        axis, name = int(values.get("step", values.get("epoch", 0))), network(values)
+        prefix = f"{name}_" if name else ""
+        logged = {
+            f"{prefix}{key}" if key in ("rows_per_second", "eta_seconds") else key: value
+            for key, value in values.items()
+            if key not in ("epoch", "step")
+        }
+        self._log(run_id, logged, axis)
 
     def log_artifact(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
         """See `ModelRegistry.log_artifact`. A repeat of the same artifact uploads nothing."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pipelines import partitions as keys
 from pipelines.errors import OvernightError, SpecError
 from pipelines.runtime import Runtime
+from pipelines.training.progress import line
 
 T = TypeVar("T")
 
@@ -63,9 +64,8 @@ def progress(items: Iterable[T], label: str, show: Callable[[T], str] = str) -> 
 
 
 def tell_epoch(values: Mapping[str, float]) -> None:
-    """One line an epoch."""
-    losses = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "epoch")
-    click.echo(f"epoch {values.get('epoch', 0):.0f}: {losses}", err=True)
+    """One line an epoch, and one every few seconds within it."""
+    click.echo(line(values), err=True)
 
 
 def tell_line(line: str) -> None:

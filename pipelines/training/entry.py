@@ -68,6 +68,7 @@ def run(job: Job, on_progress: OnProgress, stop: Stop = never) -> None:
             store=Store(job.checkpoints, identity(job)) if job.checkpoints else None,
             stop=stop,
         )
+        session.facts["processes"] = here.size
         _train(session, train, validation, holdout)
         if session.store and here.leads:
             session.store.clear()

@@ -98,6 +98,25 @@ def test_progress_becomes_curves_over_epochs(registry: MlflowRegistry) -> None:
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5)]
 
 
+def test_what_comes_within_an_epoch_lies_between_the_ends_of_epochs(registry: MlflowRegistry) -> None:
+    run_id = registry.start_training(SPEC, KEY)
+    speed = {"rows_per_second": 10.0, "eta_seconds": 5.0}
+    registry.log_progress(run_id, {"epoch": 1, "step": 20, "teacher_loss": 0.5, "teacher_validation": 0.6, **speed})
+    registry.log_progress(run_id, {"epoch": 2, "step": 31, "teacher_recent_loss": 0.45, **speed})
+    registry.log_progress(run_id, {"epoch": 2, "step": 40, "teacher_loss": 0.4, "teacher_validation": 0.5, **speed})
+    registry.log_progress(run_id, {"epoch": 1, "step": 7, "student_loss": 0.3, **speed})
+    client = registry._mlflow()
+
+    def steps(name: str) -> list[int]:
+        return [point.step for point in client.get_metric_history(run_id, name)]
+
+    assert steps("teacher_loss") == steps("teacher_validation") == [20, 40]
+    assert steps("teacher_recent_loss") == [31]
+    assert steps("teacher_rows_per_second") == steps("teacher_eta_seconds") == [20, 31, 40]
+    assert steps("student_rows_per_second") == [7], "each network counts its own steps"
+    assert not {"step", "epoch", "rows_per_second"} & client.get_run(run_id).data.metrics.keys()
+
+
 def test_a_version_is_registered_once_a_run_with_all_its_tags(registry: MlflowRegistry, artifact: Path) -> None:
     first = register(registry, artifact)
     assert first.version == 1

@@ -59,6 +59,18 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(value: float) -> None:
     assert [row["epoch"] for row in heard] == [1]
 
 
+def test_a_loss_that_is_no_number_names_the_rows_of_its_batch() -> None:
+    broken = rows(100)
+    broken.rows.numeric[17, 1] = math.inf
+    with pytest.raises(TrainingError, match=r"line epoch 1 step (\d): .*that is not finite lie at 17 \(from 0\)"):
+        loop.train(session("binary"), Line(), broken, rows(50), schedule())
+    with pytest.raises(TrainingError) as caught:
+        loop.train(session("binary"), Line(broken_from=2), rows(100), rows(50), schedule())
+    first = next(rows(100).batches(32, 1, 1, start=1)).numbers
+    assert first is not None
+    assert "rows 33 to 64 of the epoch's order (seed 1), which lie at " + str(first[0].item()) in str(caught.value)
+
+
 def test_a_validation_loss_that_is_never_a_number_is_an_error() -> None:
     judged = rows(50)
     judged.rows.numeric[0] = math.nan
