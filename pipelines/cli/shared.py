@@ -68,9 +68,9 @@ def tell_epoch(values: Mapping[str, float]) -> None:
     click.echo(line(values), err=True)
 
 
-def tell_line(line: str) -> None:
+def tell_line(text: str) -> None:
     """One line of a training job's log."""
-    click.echo(f"job: {line}", err=True)
+    click.echo(f"job: {text}", err=True)
 
 
 def print_json(result: Any) -> None:
