@@ -13,6 +13,7 @@
     │   ├── StrayWriteError      somebody wrote to main without the publisher; nothing can be merged until it is gone
     │   ├── SchemaMismatch       a model and a snapshot disagree about a column
     │   ├── TrainingError        training cannot give a usable model
+    │   ├── ServiceRefused       a service said no for good: no permission, a wrong request, no quota
     │   └── GateRefused          a gate said no; the champion stays
     └── TransientError           the same call may succeed later
         ├── ConflictError        another writer won; read again and decide again
@@ -79,6 +80,10 @@ class SchemaMismatch(TerminalError):
 
 class TrainingError(TerminalError):
     """Training cannot give a usable model from this data and this spec."""
+
+
+class ServiceRefused(TerminalError):
+    """A service said no for good: a permission, a quota or a value of the request must change first."""
 
 
 class GateRefused(TerminalError):

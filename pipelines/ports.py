@@ -16,6 +16,9 @@ from pipelines.records import (
     ColumnDrift,
     Commit,
     Finding,
+    JobRef,
+    JobStatus,
+    LogTail,
     ModelRef,
     Pin,
     Publication,
@@ -341,6 +344,65 @@ class Trainer(Protocol):
             TrainingError: this data cannot give a usable model.
             InterruptedTraining: it was told to stop, and has written a checkpoint.
         """
+        ...
+
+
+class RemoteTrainer(Protocol):
+    """Trains on machines that are rented for it. Every call can be repeated.
+
+    Every method raises UnavailableError when the service does not answer as it should, and ServiceRefused when it says
+    no for good.
+    """
+
+    def submit(self, spec: UseCase, data: Path, key: str) -> JobRef:
+        """Brings code and data there and starts a job, or finds the one that this key has already.
+
+        A job that runs or has completed is found again. After one that failed or was stopped the next attempt is
+        made, which goes on from the checkpoints of the former.
+
+        Args:
+            data: as for `Trainer.train`.
+            key: what decides the outcome: the same key never has two jobs at once.
+
+        Raises:
+            SpecError: a setting that this needs is missing.
+            TrainingError: a former attempt found that this data cannot give a usable model.
+        """
+        ...
+
+    def status(self, job: JobRef) -> JobStatus:
+        """How the job is doing.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        ...
+
+    def check(self, job: JobRef, status: JobStatus) -> None:
+        """Does nothing for a job that completed.
+
+        Raises:
+            TrainingError: its data cannot give a usable model, or its code failed.
+            ServiceRefused: a person must change something, or stopped it.
+            UnavailableError: it may succeed when it is submitted again.
+            InterruptedTraining: its machines were taken away for too long; submitted again it goes on.
+        """
+        ...
+
+    def tail(self, job: JobRef, position: Mapping[str, str]) -> LogTail:
+        """The lines that the job wrote after `position` (empty: from the beginning), in order within a stream."""
+        ...
+
+    def collect(self, job: JobRef, out: Path) -> None:
+        """Brings the artifact of a completed job. `out` appears complete or not at all.
+
+        Raises:
+            IntegrityError: the archive holds links, paths that lead out of it, or more than an artifact may.
+        """
+        ...
+
+    def stop(self, job: JobRef) -> None:
+        """Asks the job to stop; it may write a checkpoint first. A job that is over stays as it is."""
         ...
 
 

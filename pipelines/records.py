@@ -357,6 +357,64 @@ class TrainedModel(Record):
     seconds: float
 
 
+class JobRef(Record):
+    """One attempt at training on somebody else's machines."""
+
+    name: str
+    """The service's name of it, derived from the training key and the attempt."""
+    key: str
+    """The training key: the same data, spec and code give the same one."""
+    attempt: int
+    """1, 2, 3, ...: a new one only after the former is known to be over."""
+    url: str | None = None
+    """Where a person sees the job."""
+
+
+class JobStatus(Record):
+    """How a job is doing."""
+
+    state: Literal["running", "stopping", "completed", "failed", "stopped"]
+    secondary: str
+    """The service's own word, such as Downloading, Training, Interrupted or MaxWaitTimeExceeded."""
+    reason: str = ""
+    """Why it failed, in the service's words."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self.state in ("completed", "failed", "stopped")
+
+
+class LogTail(Record):
+    """Lines of a job's log that were not read before."""
+
+    lines: tuple[str, ...] = ()
+    position: dict[str, str] = {}
+    """Where to go on, by stream: give it back for the next lines."""
+
+
+class OpenTraining(Record):
+    """A training whose MLflow run is open."""
+
+    training_set: TrainingSet
+    key: str
+    """SHA-256 over training set, spec and code."""
+    run_id: str
+    """The MLflow run."""
+    folder: str
+    """Where the artifact belongs on this machine."""
+
+
+class RemoteTraining(Record):
+    """An open training and the job that does it."""
+
+    opened: OpenTraining
+    job: JobRef | None
+    """None when the sealed artifact is here already."""
+    ending: bool = False
+    """The job is being stopped: when it is over, submit again, which makes the next attempt."""
+
+
 class Evaluation(Record):
     """Champion and challenger on the same holdout."""
 

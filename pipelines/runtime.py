@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pipelines import partitions as keys
 from pipelines.errors import NotFoundError, explain
@@ -20,6 +21,7 @@ from pipelines.ports import (
     DriftReporter,
     ModelRegistry,
     OnProgress,
+    RemoteTrainer,
     SnapshotStore,
     Trainer,
     Validator,
@@ -37,6 +39,7 @@ from pipelines.records import (
     Prediction,
     Promotion,
     Publication,
+    RemoteTraining,
     Replay,
     RetrainDecision,
     RunInfo,
@@ -69,8 +72,13 @@ def code_version(settings: Settings) -> str:
 class Runtime:
     """One use case on this machine. Cheap to make."""
 
-    def __init__(self, spec: UseCase, settings: Settings, run: RunInfo) -> None:
-        """Takes what `open` found; tests pass their own."""
+    def __init__(self, spec: UseCase, settings: Settings, run: RunInfo, aws: Any = None) -> None:
+        """Takes what `open` found; tests pass their own.
+
+        Args:
+            aws: a boto3 session for training jobs, where somebody else keeps its credentials.
+        """
+        self._aws = aws
         self.spec = spec
         self.settings = settings
         self.run = run
@@ -130,6 +138,13 @@ class Runtime:
         from pipelines.backends.local_trainer import LocalTrainer
 
         return LocalTrainer()
+
+    @cached_property
+    def remote_trainer(self) -> RemoteTrainer:
+        """Training jobs on SageMaker."""
+        from pipelines.backends.sagemaker_trainer import SageMakerTrainer
+
+        return SageMakerTrainer(self.settings, self._aws)
 
     @cached_property
     def drift(self) -> DriftDetector:
@@ -234,12 +249,50 @@ class Runtime:
 
         return training.build_training_set(self.spec, self.store, as_of, self.settings.work)
 
-    def train(self, training_set: TrainingSet, tell: OnProgress = lambda _: None) -> TrainedModel:
-        """Trains; see `steps.training.train`."""
-        from pipelines.steps import training
+    def train(
+        self,
+        training_set: TrainingSet,
+        tell: OnProgress = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> TrainedModel:
+        """Trains where the spec says, and waits for it; see `steps.training.train` and `steps.remote.train`.
 
-        work = self.settings.work
-        return training.train(self.spec, self.trainer, self.registry, self.drift, training_set, self.run, work, tell)
+        Args:
+            tell: called with each epoch's figures.
+            say: called with each line of a job's log.
+        """
+        from pipelines.steps import remote, training
+
+        spec, work = self.spec, self.settings.work
+        if spec.training.trainer == "sagemaker":
+            poll = self.settings.sagemaker_poll
+            opened = training.open_training(spec, self.registry, training_set, self.run, work)
+            return remote.train(spec, self.remote_trainer, self.registry, self.drift, opened, poll, tell, say)
+        return training.train(spec, self.trainer, self.registry, self.drift, training_set, self.run, work, tell)
+
+    def submit_training(self, training_set: TrainingSet) -> RemoteTraining:
+        """Starts a job or finds it again; see `steps.remote.submit`."""
+        from pipelines.steps import remote, training
+
+        opened = training.open_training(self.spec, self.registry, training_set, self.run, self.settings.work)
+        return remote.submit(self.spec, self.remote_trainer, self.registry, opened)
+
+    def follow_training(
+        self,
+        remote_training: RemoteTraining,
+        tell: OnProgress = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Passes a job's log on; see `steps.remote.follow`."""
+        from pipelines.steps import remote
+
+        remote.follow(self.remote_trainer, self.registry, remote_training, tell, say)
+
+    def collect_training(self, remote_training: RemoteTraining, seconds: float) -> TrainedModel:
+        """Brings a job's artifact here; see `steps.remote.collect`."""
+        from pipelines.steps import remote
+
+        return remote.collect(self.spec, self.remote_trainer, self.registry, self.drift, remote_training, seconds)
 
     def evaluate(self, trained: TrainedModel) -> Evaluation:
         """Compares with the champion; see `steps.training.evaluate`."""

@@ -1,4 +1,4 @@
-"""The one reader of the environment. Every variable begins with OVERNIGHT_."""
+"""The one reader of the environment. Every variable begins with OVERNIGHT_; an empty one counts as absent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 class Settings(BaseSettings):
     """Where things are on this machine. Nothing here says what a use case is: that is its spec's."""
 
-    model_config = SettingsConfigDict(env_prefix="OVERNIGHT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="OVERNIGHT_", env_ignore_empty=True, frozen=True)
 
     project: Path = _CHECKOUT
     """The folder that holds include/."""
@@ -42,6 +42,37 @@ class Settings(BaseSettings):
     """Seconds after which a call that keeps failing is given up; the task's own retry comes later."""
     mlflow_uri: str | None = None
     """MLflow's tracking server; an SQLite file under `home` when not given."""
+    sagemaker_role: str | None = None
+    """ARN of the role that training jobs take on; for specs with `trainer: sagemaker`, as the rest of sagemaker_."""
+    sagemaker_bucket: str | None = None
+    """S3 bucket of code, training sets, checkpoints and artifacts of jobs."""
+    sagemaker_prefix: str = "overnight"
+    """Folder in that bucket."""
+    sagemaker_image: str | None = None
+    """Training image; absent, the newest PyTorch image of AWS that the package sagemaker knows, into which the job
+    installs what is missing."""
+    sagemaker_subnets: tuple[str, ...] = ()
+    """As JSON: the subnets of the jobs, such as ["subnet-0a1b"]. With them, security groups are needed."""
+    sagemaker_security_groups: tuple[str, ...] = ()
+    sagemaker_kms: str | None = None
+    """Key of everything in S3: uploads, checkpoints and artifacts."""
+    sagemaker_volume_kms: str | None = None
+    """Key of the instances' volumes (not for instance types with local NVMe, which refuse it)."""
+    sagemaker_network_isolation: bool = False
+    """Whether the container has no network at all: the image must hold every package, and one instance is used."""
+    sagemaker_region: str | None = None
+    """Absent, the AWS_ variables' or the profile's."""
+    sagemaker_endpoint: str | None = None
+    """Another server that speaks SageMaker's, S3's and CloudWatch Logs' APIs. Absent, AWS itself, even where
+    AWS_ENDPOINT_URL names the store of the snapshots."""
+    sagemaker_profile: str | None = None
+    """A profile of the AWS configuration, where the AWS_ variables hold the keys of another store."""
+    sagemaker_credentials: str | None = None
+    """Id of an Airflow connection (type aws) whose credentials Airflow's tasks and triggers use instead."""
+    sagemaker_poll: float = 30.0
+    """Seconds between two looks at a job."""
+    sagemaker_wake: float = 300.0
+    """Seconds after which a waiting task wakes for a moment to pass on the job's log and curves."""
     code_version: str | None = None
     """Stated by images, which have no git folder."""
     warm: bool = True

@@ -67,6 +67,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "pipelines.backends.local_trainer",
         "pipelines.training.entry",
     ),
+    "train_remotely": (*_ENGINE, "boto3", "pipelines.steps.remote", "pipelines.backends.sagemaker_trainer"),
     "evaluate": (*_ENGINE, "pipelines.steps.training"),
     "gate": _MODEL,
     "register": (*_MODEL, *_ONNX),

@@ -51,6 +51,7 @@ SNAPSHOT = MadeLink("Snapshot", "snapshot")
 VALIDATION = MadeLink("Validation report", "validation")
 DRIFT = MadeLink("Drift report", "drift")
 MODEL = MadeLink("MLflow run", "model")
+JOB = MadeLink("Training job", "job")
 
 
 def made(link: MadeLink, url: str | None) -> None:

@@ -13,6 +13,7 @@ from pipelines.errors import SpecError, explain
 from pipelines.records import Evaluation, GateReport, ModelRef, Promotion, TrainedModel, TrainingSet
 from pipelines.spec import UseCase
 from usecase_dags.context import open_runtime, param
+from usecase_dags.remote import train_remotely
 from usecase_dags.shared import champion_asset, dag_options, partition_param, reason_param
 from usecase_dags.steps import MODEL, SNAPSHOT, made, snapshot_url, step, training_url
 
@@ -29,12 +30,19 @@ why (its log, its XCom, and the tags of the *MLflow run*). A red `build_training
 matured data; ingest it. A red `train`: the log names what could not be learned. A red `promote` says that another
 promotion came first: clear `evaluate`, so that the challenger meets the new champion. The champion changes in
 `promote` alone; `{name}_rollback` takes a promotion back.
+{remotely}"""
+
+_REMOTELY = """
+**On SageMaker.** `train` starts a training job, waits for it in the triggerer, and brings the artifact back. A retry
+finds the job again. Marking the task failed or clearing it while it waits stops the job, which writes a checkpoint
+first; run again, the next attempt goes on from there. The *Training job* link opens it in AWS.
 """
 
 
 def build(spec: UseCase) -> DAG:
     """`<use case>_train`."""
     champion = champion_asset(spec)
+    remote = spec.training.trainer == "sagemaker"
 
     def as_of() -> str:
         asked = param("as_of")
@@ -106,7 +114,7 @@ def build(spec: UseCase) -> DAG:
         return promotion
 
     with DAG(
-        **dag_options(spec, "train", _DOC.format(name=spec.name)),
+        **dag_options(spec, "train", _DOC.format(name=spec.name, remotely=_REMOTELY if remote else "")),
         schedule=None,
         params={
             "as_of": partition_param(spec, "As of", "The newest partition that may be used (UTC). Required."),
@@ -121,7 +129,7 @@ def build(spec: UseCase) -> DAG:
         max_active_runs=1,
     ) as dag:
         with TaskGroup(group_id="challenger", tooltip="train, distil, quantize and measure"):
-            trained = train(build_training_set())
+            trained = train_remotely(spec, build_training_set()) if remote else train(build_training_set())
             evaluated = evaluate(trained)
         with TaskGroup(group_id="promotion", tooltip="gates, then compare-and-set"):
             gated = gate(trained, evaluated)

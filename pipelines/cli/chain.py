@@ -15,6 +15,7 @@ from pipelines.cli.shared import (
     partition_option,
     progress,
     tell_epoch,
+    tell_line,
     use_case_argument,
 )
 from pipelines.errors import SpecError
@@ -118,7 +119,7 @@ def _ingest(runtime: Runtime, table: str, chosen: list[str]) -> tuple[records.Qu
 def _train(runtime: Runtime, as_of: str) -> None:
     training_set = runtime.build_training_set(as_of)
     click.echo(f"training set {training_set.digest[:12]}: {training_set.rows}", err=True)
-    trained = runtime.train(training_set, tell_epoch)
+    trained = runtime.train(training_set, tell_epoch, tell_line)
     evaluation = runtime.evaluate(trained)
     report = runtime.gate(trained, evaluation)
     for gate in report.gates:

@@ -68,6 +68,11 @@ def tell_epoch(values: Mapping[str, float]) -> None:
     click.echo(line(values), err=True)
 
 
+def tell_line(text: str) -> None:
+    """One line of a training job's log."""
+    click.echo(f"job: {text}", err=True)
+
+
 def print_json(result: Any) -> None:
     """Prints a record, a list of them, or what is JSON already."""
     click.echo(json.dumps(plain(result), indent=2))

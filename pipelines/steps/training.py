@@ -18,7 +18,16 @@ from pipelines.failpoints import failpoint
 from pipelines.metrics import metrics
 from pipelines.parquet import sha256
 from pipelines.ports import DriftDetector, ModelRegistry, OnProgress, SnapshotStore, Trainer
-from pipelines.records import Evaluation, ModelRef, RunInfo, Scorecard, SnapshotRef, TrainedModel, TrainingSet
+from pipelines.records import (
+    Evaluation,
+    ModelRef,
+    OpenTraining,
+    RunInfo,
+    Scorecard,
+    SnapshotRef,
+    TrainedModel,
+    TrainingSet,
+)
 from pipelines.scoring.engine import Engine
 from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.features import build_features, context_keys, labelled
@@ -189,7 +198,7 @@ def train(
     work: Path,
     tell: OnProgress = lambda _: None,
 ) -> TrainedModel:
-    """Trains on a training set and stores the sealed artifact in the registry's run.
+    """Trains here on a training set and stores the sealed artifact in the registry's run.
 
     The same training set, spec and code give the same key; a retry finds its own run again, and an artifact that
     was sealed before the retry is not trained a second time.
@@ -199,7 +208,25 @@ def train(
         tell: also called with each epoch's losses, for whoever is watching.
     """
     begun = time.monotonic()
-    data = Path(training_set.folder)
+    opened = open_training(spec, registry, training_set, run, work)
+    folder = Path(opened.folder)
+    if not is_sealed(folder):
+        prepare_folder(folder)
+
+        def progress(values: Mapping[str, float]) -> None:
+            registry.log_progress(opened.run_id, values)
+            tell(values)
+
+        data, checkpoints = Path(training_set.folder), work / spec.name / "checkpoints" / opened.key[:16]
+        trainer.train(spec, data, folder, checkpoints, progress)
+        seal_training(spec, drift, opened)
+    return log_training(registry, opened, time.monotonic() - begun)
+
+
+def open_training(
+    spec: UseCase, registry: ModelRegistry, training_set: TrainingSet, run: RunInfo, work: Path
+) -> OpenTraining:
+    """Opens the MLflow run of a training, wherever it will happen, or finds it again."""
     told = spec.model_dump_json(include={"name", "label", "features", "training", "drift"})
     training_key = hashlib.sha256(f"{training_set.digest}{told}{run.code_version}".encode()).hexdigest()
     run_id = registry.start_training(
@@ -222,30 +249,38 @@ def train(
         },
     )
     folder = work / spec.name / "artifacts" / training_key[:16]
-    if not _sealed(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    return OpenTraining(training_set=training_set, key=training_key, run_id=run_id, folder=str(folder))
 
-        def progress(values: Mapping[str, float]) -> None:
-            registry.log_progress(run_id, values)
-            tell(values)
 
-        trainer.train(spec, data, folder, work / spec.name / "checkpoints" / training_key[:16], progress)
-        _freeze_reference(spec, drift, data, folder)
-        (folder / "provenance.json").write_text(training_set.model_dump_json(exclude={"folder"}, indent=2), "utf-8")
-        artifacts.seal(folder)
+def prepare_folder(folder: Path) -> None:
+    """Makes room for an artifact: what an interrupted try left is removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+
+
+def seal_training(spec: UseCase, drift: DriftDetector, opened: OpenTraining) -> None:
+    """Adds the drift reference and the provenance to what a trainer made, and seals it."""
+    folder, training_set = Path(opened.folder), opened.training_set
+    _freeze_reference(spec, drift, Path(training_set.folder), folder)
+    (folder / "provenance.json").write_text(training_set.model_dump_json(exclude={"folder"}, indent=2), "utf-8")
+    artifacts.seal(folder)
+
+
+def log_training(registry: ModelRegistry, opened: OpenTraining, seconds: float) -> TrainedModel:
+    """Stores the sealed artifact in the registry's run; a repeat stores nothing again."""
+    folder = Path(opened.folder)
     digest = artifacts.seal(folder)
     cards = read_scorecards(folder)
     flat = {name: value for card in cards for name, value in card.flat.items()}
-    registry.log_artifact(run_id, folder, flat)
+    registry.log_artifact(opened.run_id, folder, flat)
     failpoint("train.logged")
     return TrainedModel(
         folder=str(folder),
         digest=digest,
-        run_id=run_id,
-        training_set=training_set,
+        run_id=opened.run_id,
+        training_set=opened.training_set,
         scorecards=cards,
-        seconds=time.monotonic() - begun,
+        seconds=seconds,
     )
 
 
@@ -258,7 +293,7 @@ def _shown_reads(training_set: TrainingSet) -> str:
     return json.dumps(short)
 
 
-def _sealed(folder: Path) -> bool:
+def is_sealed(folder: Path) -> bool:
     """Whether an earlier try got as far as sealing, and nothing changed since."""
     digests = folder / artifacts.DIGESTS
     if not digests.is_file():

@@ -1,5 +1,7 @@
 r"""`python -m pipelines.training --spec spec.json --data DIR --out DIR`: what a training container runs.
 
+`--container` alone takes all of it from a training container's folders (see `pipelines.training.contract`).
+
 Prints one JSON line an epoch, and one every few seconds within it. Exit codes: 0 done, 1 training failed, 2 misuse, 75
 told to stop: the same command with the same `--checkpoints` goes on. A failure is also a JSON line, {"error": its kind,
 "message": its text}.
@@ -39,6 +41,10 @@ INTERRUPTED = 75
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and trains."""
+    if (sys.argv[1:] if arguments is None else arguments) == ["--container"]:
+        from pipelines.training import contract
+
+        return contract.run()
     parser = argparse.ArgumentParser(prog="python -m pipelines.training", description="Train one use case.")
     parser.add_argument("--spec", type=Path, required=True, help="a UseCase as JSON (UseCase.model_dump_json)")
     parser.add_argument("--data", type=Path, required=True, help="folder of train, validation and holdout .parquet")
