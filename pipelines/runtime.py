@@ -20,6 +20,8 @@ from pipelines.ports import (
     DriftReporter,
     ModelRegistry,
     OnProgress,
+    OnTrial,
+    Searcher,
     SnapshotStore,
     Trainer,
     Validator,
@@ -132,6 +134,13 @@ class Runtime:
         return LocalTrainer()
 
     @cached_property
+    def searcher(self) -> Searcher:
+        """Optuna."""
+        from pipelines.backends.optuna_search import OptunaSearcher
+
+        return OptunaSearcher(self.settings.studies_url)
+
+    @cached_property
     def drift(self) -> DriftDetector:
         """Exact population stability index."""
         from pipelines.backends.psi import PopulationStability
@@ -233,6 +242,12 @@ class Runtime:
         from pipelines.steps import training
 
         return training.build_training_set(self.spec, self.store, as_of, self.settings.work)
+
+    def search(self, training_set: TrainingSet, tell: OnTrial = lambda _: None) -> TrainingSet:
+        """Searches for the teacher's settings; see `steps.search.search`."""
+        from pipelines.steps import search
+
+        return search.search(self.spec, self.searcher, self.registry, training_set, self.run, tell)
 
     def train(self, training_set: TrainingSet, tell: OnProgress = lambda _: None) -> TrainedModel:
         """Trains; see `steps.training.train`."""

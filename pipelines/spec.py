@@ -263,6 +263,21 @@ class Search(SpecModel):
     }
     """By field of `teacher`: a range, or the values to choose from."""
 
+    @model_validator(mode="after")
+    def _settable(self) -> Search:
+        if not self.space:
+            raise ValueError("space: name at least one field of teacher")
+        for name, values in self.space.items():
+            ends = (values.low, values.high) if isinstance(values, FloatRange) else values
+            if not ends or (not isinstance(values, FloatRange) and len(set(values)) < len(values)):
+                raise ValueError(f"space.{name}: name values, each once")
+            for value in ends:
+                try:
+                    Teacher.model_validate({name: value})
+                except ValidationError as error:
+                    raise ValueError(f"space.{name}: {value!r}: {error.errors()[0]['msg']}") from None
+        return self
+
 
 class SageMakerJob(SpecModel):
     """What a training job on SageMaker runs on. Roles, buckets, networks and keys are the installation's: settings."""

@@ -24,6 +24,7 @@ from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.features import build_features, context_keys, labelled
 from pipelines.steps.reads import stretches
 from pipelines.steps.scoring import heads
+from pipelines.steps.search import chosen, searched_tags
 
 PARTS = ("train", "validation", "holdout")
 SAMPLE = "reference_sample.parquet"
@@ -173,10 +174,12 @@ def train(
     was sealed before the retry is not trained a second time.
 
     Args:
+        training_set: with the settings of the teacher that a search chose, when there was one.
         work: folder under which the artifact gets a folder named by its key.
         tell: also called with each epoch's losses, for whoever is watching.
     """
     begun = time.monotonic()
+    spec = chosen(spec, training_set)
     data = Path(training_set.folder)
     told = spec.model_dump_json(include={"name", "label", "features", "training", "drift"})
     training_key = hashlib.sha256(f"{training_set.digest}{told}{run.code_version}".encode()).hexdigest()
@@ -196,6 +199,7 @@ def train(
             "overnight.dag_run": f"{run.dag_id}/{run.run_id}",
             "overnight.spec": spec.digest,
             "overnight.seed": str(spec.training.seed),
+            **searched_tags(training_set),
         },
     )
     folder = work / spec.name / "artifacts" / training_key[:16]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,11 +30,23 @@ from pipelines.training.card import card
 from pipelines.training.compress import FP32, MODEL, Scale
 from pipelines.training.data import Table, read
 from pipelines.training.distill import distill, logits
-from pipelines.training.feed import Resident
+from pipelines.training.feed import Feed, Resident
 from pipelines.training.job import HOLDOUT, TRAIN, VALIDATION, Job
 from pipelines.training.networks import Teacher
 from pipelines.training.session import Session
 from pipelines.training.teaching import teach
+
+
+class Learnable(NamedTuple):
+    """What the networks learn from, and by what it was encoded."""
+
+    preparation: prepare.Preparation
+    label: Scale
+    sample: prepare.Encoded
+    """Encoded training rows, all or many."""
+    rows: Feed
+    judged: Feed
+    """The validation rows."""
 
 
 def run(job: Job, on_progress: OnProgress) -> None:
@@ -49,8 +61,10 @@ def run(job: Job, on_progress: OnProgress) -> None:
     """
     job.out.mkdir(parents=True, exist_ok=True)
     train, validation, holdout = (read(job.spec, job.part(name)) for name in (TRAIN, VALIDATION, HOLDOUT))
-    _check(job.spec, train)
-    with _torch(job.threads, job.spec.training.seed), (job.out / "curves.jsonl").open("w", encoding="utf-8") as curves:
+    with (
+        own_torch(job.threads, job.spec.training.seed),
+        (job.out / "curves.jsonl").open("w", encoding="utf-8") as curves,
+    ):
 
         def progress(values: Mapping[str, float]) -> None:
             curves.write(json.dumps(dict(values)) + "\n")
@@ -68,15 +82,7 @@ def run(job: Job, on_progress: OnProgress) -> None:
 
 def _train(session: Session, train: Table, validation: Table, holdout: Table) -> None:
     spec, out = session.spec, session.job.out
-    preparation = prepare.fit(train)
-    if not (preparation.varying or preparation.flagged or spec.features.categorical):
-        raise TrainingError(
-            explain("train.parquet", "every feature is constant or null", remedy="name features that vary")
-        )
-    label = _label_scale(spec, train)
-    encoded = preparation.encode(train)
-    rows = Resident.of(encoded, _target(spec, train, label), None, session.device)
-    judged = Resident.of(preparation.encode(validation), _target(spec, validation, label), None, session.device)
+    preparation, label, encoded, rows, judged = learnable(spec, train, validation, session.device)
     with _timed(session.seconds, "teacher"):
         teacher = teach(session, preparation, encoded, rows, judged)
     with _timed(session.seconds, "student"):
@@ -104,6 +110,25 @@ def _train(session: Session, train: Table, validation: Table, holdout: Table) ->
         card(spec, preparation, counts, calibration, label.mean, label.scale, session.threads, session.seconds),
     )
     _write_json(out / "scorecards.json", [entry.model_dump() for entry in cards])
+
+
+def learnable(spec: UseCase, train: Table, validation: Table, device: torch.device) -> Learnable:
+    """Fits the preparation and puts the encoded rows on the device.
+
+    Raises:
+        TrainingError: too few rows, one class only, or nothing that varies.
+    """
+    _check(spec, train)
+    preparation = prepare.fit(train)
+    if not (preparation.varying or preparation.flagged or spec.features.categorical):
+        raise TrainingError(
+            explain("train.parquet", "every feature is constant or null", remedy="name features that vary")
+        )
+    label = _label_scale(spec, train)
+    encoded = preparation.encode(train)
+    rows = Resident.of(encoded, _target(spec, train, label), None, device)
+    judged = Resident.of(preparation.encode(validation), _target(spec, validation, label), None, device)
+    return Learnable(preparation, label, encoded, rows, judged)
 
 
 def _measure(
@@ -183,7 +208,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _torch(threads: int | None, seed: int) -> Iterator[None]:
+def own_torch(threads: int | None, seed: int) -> Iterator[None]:
     """This training's threads and random numbers; the caller's are put back."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
