@@ -114,7 +114,7 @@ class Study:
         seed = int.from_bytes(hashlib.sha256(f"{self._seed}/{index}".encode()).digest()[:4])
         scratch = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
         # The spec's own settings may lie outside the space: then they tell the sampler nothing.
-        known = [self._frozen(other) for other in sorted(others, key=lambda other: other.index)]
+        known = [self._frozen(_worst(other)) for other in sorted(others, key=lambda other: other.index)]
         scratch.add_trials([frozen for frozen in known if len(frozen.params) == len(self._space)])
         return dict(scratch.ask(self._distributions).params)
 
@@ -217,6 +217,13 @@ def _holds(values: Values, value: int | float | str) -> bool:
     if isinstance(values, FloatRange):
         return not isinstance(value, str) and values.low <= value <= values.high
     return value in values
+
+
+def _worst(trial: Trial) -> Trial:
+    """Optuna's sampler looks away from trials that failed, and would propose their like again: to it a failed trial is
+    one that was pruned before its first epoch, which is worse than any other.
+    """
+    return trial.model_copy(update={"state": "pruned", "curve": ()}) if trial.state == "failed" else trial
 
 
 def _state(trial: Trial) -> TrialState:
