@@ -66,9 +66,10 @@ def test_the_form_has_a_switch_that_stands_as_the_spec_says() -> None:
 
 
 def test_a_run_that_asks_for_a_search_searches_on_its_training_set(monkeypatch: Any) -> None:
+    from usecase_dags import train
+
     from pipelines.records import TrainingSet
     from tests.unit.steps.test_search import SET
-    from usecase_dags import train
 
     class Runtime:
         def search(self, training_set: TrainingSet) -> TrainingSet:

