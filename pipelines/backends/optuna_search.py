@@ -50,7 +50,9 @@ class OptunaSearcher:
             for trial in before.values():
                 on_trial(trial)
             size = max(1, min(asked.parallel, asked.trials - len(before)))
-            with Crew(spec, data, size, self._threads, self._program) as crew:
+            # The same share however many trials are left: the number of threads is part of a trial's last bits.
+            share = max(1, self._threads // asked.parallel)
+            with Crew(spec, data, size, share, self._program) as crew:
                 _Search(spec, opened, crew, size, self._clock, spent, on_trial).go_on()
             trials, spent = opened.read()
         return _result(spec, study, list(trials.values()), spent)

@@ -103,10 +103,10 @@ class Crew:
         """Sets what workers are started with.
 
         Args:
-            threads: processor threads of all workers together.
+            threads: processor threads of each.
         """
         self._spec, self._data, self._program = spec, data, program
-        self._share = max(1, threads // size)
+        self._share = threads
         self._heard: SimpleQueue[tuple[Worker, dict[str, Any] | None]] = SimpleQueue()
         self._places: list[Worker | None] = [None] * size
         self._folder = tempfile.TemporaryDirectory(prefix="overnight-search-")
