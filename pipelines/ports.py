@@ -26,11 +26,13 @@ from pipelines.records import (
     Quarantined,
     Reference,
     RunInfo,
+    SearchResult,
     SnapshotRef,
     SourceFile,
     StagedPartition,
     Tombstone,
     TrainingRun,
+    Trial,
     ValidationReport,
 )
 from pipelines.spec import UseCase
@@ -43,6 +45,9 @@ STATIC = "static"
 
 #: Called with the name of a curve's step and its values, such as {"epoch": 1, "loss": 0.4}.
 OnProgress = Callable[[Mapping[str, float]], None]
+
+#: Called with a trial when it begins and when it has ended.
+OnTrial = Callable[[Trial], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -406,6 +411,29 @@ class RemoteTrainer(Protocol):
         ...
 
 
+class Searcher(Protocol):
+    """Looks for better settings of the teacher."""
+
+    def search(self, spec: UseCase, data: Path, study: str, on_trial: OnTrial) -> SearchResult:
+        """Tries settings from `training.search.space` until its budget is spent; the first trial is the spec's own.
+
+        A call that was interrupted, by SIGKILL even, goes on when it is repeated: trials that ended are kept and count,
+        what was running is tried again. With one trial at a time the same arguments give the same result, interrupted
+        or not.
+
+        Args:
+            data: the folder of a training set, as for `Trainer.train`.
+            study: names what is searched; everything that a trial's outcome depends on must be in the name.
+            on_trial: called when a trial begins and when it has ended; first of all for every trial that had ended
+                before this call.
+
+        Raises:
+            TrainingError: no trial could be completed, or this data cannot give a usable model.
+            UnavailableError: the study's database did not answer, or no trial could be begun.
+        """
+        ...
+
+
 class ModelRegistry(Protocol):
     """Model versions of one use case, and the MLflow runs that made them."""
 
@@ -423,6 +451,18 @@ class ModelRegistry(Protocol):
 
     def annotate(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Writes tags on a run: a gate's verdict, say."""
+        ...
+
+    def start_search(self, spec: UseCase, study: str, tags: Mapping[str, str]) -> str:
+        """Opens the run of a search and returns its id. The same study gives the same run. It is no training."""
+        ...
+
+    def log_trial(self, run_id: str, trial: Trial) -> None:
+        """Keeps a trial as a run nested in its search's. The same trial again is the same run; once ended, it stays."""
+        ...
+
+    def end_search(self, run_id: str, result: SearchResult | None) -> None:
+        """Ends the run of a search; without a result it failed."""
         ...
 
     def register(self, spec: UseCase, run_id: str, folder: Path, tags: Mapping[str, str]) -> ModelRef:

@@ -277,6 +277,56 @@ class ModelRef(Record):
         return f"{self.name}@{self.version}"
 
 
+#: Values of searched settings, by field of `Teacher`.
+Parameters = dict[str, int | float | str]
+
+
+class Trial(Record):
+    """One try of a search: a teacher trained with these settings, judged on the validation rows."""
+
+    index: int
+    """From 0, which is the spec's own settings."""
+    state: Literal["running", "complete", "pruned", "failed"]
+    """Pruned: it was ended because it was worse than most others at the same epoch."""
+    parameters: Parameters
+    curve: tuple[float, ...] = ()
+    """What early stopping watches, after each epoch; less is better."""
+    value: float | None = None
+    """The best of the curve."""
+    epoch: int | None = None
+    """The epoch of the best, from 1."""
+    error: str | None = None
+    """Why it failed."""
+    seconds: float = 0.0
+
+
+class SearchResult(Record):
+    """What a search chose, and what it took."""
+
+    study: str
+    """Name of the Optuna study; the same training set, space, seed, settings and code give the same name."""
+    run_id: str | None = None
+    """The MLflow run below which the trials are."""
+    parameters: Parameters
+    """The best trial's."""
+    trial: int
+    """The best trial."""
+    value: float
+    """Its validation loss."""
+    own_value: float | None
+    """The validation loss of the spec's own settings; None where that trial failed."""
+    complete: int
+    pruned: int
+    failed: int
+    """Trials by how they ended, those of earlier calls included."""
+    seconds: float
+    """Wall-clock seconds of searching, over restarts."""
+    trials: int
+    """The budget in trials."""
+    minutes: float | None
+    """The budget in minutes."""
+
+
 class TrainingSet(Record):
     """A training set on disk, pinned to snapshots."""
 
@@ -298,6 +348,8 @@ class TrainingSet(Record):
     """Rows of train, validation, holdout and unlabelled."""
     digest: str
     """SHA-256 over the Parquet files."""
+    searched: SearchResult | None = None
+    """What a search on this training set chose for the teacher; None: the spec's own settings."""
 
 
 class Latency(Record):

@@ -21,7 +21,9 @@ from pipelines.ports import (
     DriftReporter,
     ModelRegistry,
     OnProgress,
+    OnTrial,
     RemoteTrainer,
+    Searcher,
     SnapshotStore,
     Trainer,
     Validator,
@@ -147,6 +149,13 @@ class Runtime:
         return SageMakerTrainer(self.settings, self._aws)
 
     @cached_property
+    def searcher(self) -> Searcher:
+        """Optuna."""
+        from pipelines.backends.optuna_search import OptunaSearcher
+
+        return OptunaSearcher(self.settings.studies_url)
+
+    @cached_property
     def drift(self) -> DriftDetector:
         """Exact population stability index."""
         from pipelines.backends.psi import PopulationStability
@@ -248,6 +257,12 @@ class Runtime:
         from pipelines.steps import training
 
         return training.build_training_set(self.spec, self.store, as_of, self.settings.work)
+
+    def search(self, training_set: TrainingSet, tell: OnTrial = lambda _: None) -> TrainingSet:
+        """Searches for the teacher's settings; see `steps.search.search`."""
+        from pipelines.steps import search
+
+        return search.search(self.spec, self.searcher, self.registry, training_set, self.run, tell)
 
     def train(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import SecretStr  # noqa: TC002 (pydantic needs the name at run time)
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     """Seconds between two looks at a job."""
     sagemaker_wake: float = 300.0
     """Seconds after which a waiting task wakes for a moment to pass on the job's log and curves."""
+    optuna_storage: SecretStr | None = None
+    """SQLAlchemy URL of the database of hyperparameter searches, such as postgresql+psycopg2://user:word@host/optuna;
+    an SQLite file beside MLflow's under `home` when not given."""
     code_version: str | None = None
     """Stated by images, which have no git folder."""
     warm: bool = True
@@ -113,6 +116,11 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """MLflow's tracking and registry URI."""
         return self.mlflow_uri or f"sqlite:///{(self.home / 'mlflow' / 'mlflow.db').resolve()}"
+
+    @cached_property
+    def studies_url(self) -> SecretStr:
+        """SQLAlchemy URL of the database of hyperparameter searches."""
+        return self.optuna_storage or SecretStr(f"sqlite:///{(self.home / 'mlflow' / 'optuna.db').resolve()}")
 
     def spec_path(self, use_case: str) -> Path:
         """The YAML file of a use case."""

@@ -271,6 +271,21 @@ class Search(SpecModel):
     }
     """By field of `teacher`: a range, or the values to choose from."""
 
+    @model_validator(mode="after")
+    def _settable(self) -> Search:
+        if not self.space:
+            raise ValueError("space: name at least one field of teacher")
+        for name, values in self.space.items():
+            ends = (values.low, values.high) if isinstance(values, FloatRange) else values
+            if not ends or (not isinstance(values, FloatRange) and len(set(values)) < len(values)):
+                raise ValueError(f"space.{name}: name values, each once")
+            for value in ends:
+                try:
+                    Teacher.model_validate({name: value})
+                except ValidationError as error:
+                    raise ValueError(f"space.{name}: {value!r}: {error.errors()[0]['msg']}") from None
+        return self
+
 
 class SageMakerJob(SpecModel):
     """What a training job on SageMaker runs on. Roles, buckets, networks and keys are the installation's: settings."""
@@ -504,8 +519,9 @@ class UseCase(SpecModel):
     def _check_training(self) -> None:
         """What training asks for goes with the label and the tables."""
         training, task, column = self.training, self.label.task, self.training.sample_weight
-        if training.class_weight != "none" and task == "regression":
-            raise ValueError(f"training.class_weight {training.class_weight!r} needs classes, the task is regression")
+        if training.class_weight != "none" and (task == "regression" or training.model != "tabm"):
+            given = f"the task is {task}, the model {training.model}"
+            raise ValueError(f"training.class_weight {training.class_weight!r} needs classes and model tabm; {given}")
         if training.probabilities == "isotonic" and task != "binary":
             raise ValueError(f"training.probabilities 'isotonic' is for binary, the task is {task}: auto, temperature")
         reserved = {"label", *({"weight"} if column else ())}

@@ -53,6 +53,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "report": (*_MONITOR, "evidently", "evidently.presets", "pipelines.backends.evidently_report"),
     "decide": _MONITOR,
     "build_training_set": (*_STORE, "pipelines.steps.training"),
+    # Most runs do not search, and trials run in processes of their own: a search imports what it needs itself.
+    "search": (),
     "train": (
         *_ENGINE,
         *_ONNX,

@@ -20,15 +20,17 @@ from usecase_dags.steps import MODEL, SNAPSHOT, made, snapshot_url, step, traini
 _DOC = """\
 Trains a challenger and makes it the champion if it passes every gate.
 
-**What it does.** `build_training_set` pins snapshots and splits them by time: train, validation, holdout. `train`
+**What it does.** `build_training_set` pins snapshots and splits them by time: train, validation, holdout. `search`
+does nothing unless the form (or the spec) asks for it: then it tries settings of the teacher, each trial a run in
+MLflow below the search's, and hands the best on; cleared or killed it goes on with the trials that are left. `train`
 trains the teacher (TabM), distils it to a small student and quantizes that to int8 ONNX. `evaluate` compares
 challenger and champion on the same holdout, beside a constant and LightGBM; `gate` applies the spec's gates. After a
 pass, `register` makes a model version and `promote` makes it the champion by compare-and-set.
 
 **When it fails.** Pink `register` and `promote` are no failure: a gate refused, the champion stays, and `gate` says
 why (its log, its XCom, and the tags of the *MLflow run*). A red `build_training_set`: there is not enough audited,
-matured data; ingest it. A red `train`: the log names what could not be learned. A red `promote` says that another
-promotion came first: clear `evaluate`, so that the challenger meets the new champion. The champion changes in
+matured data; ingest it. A red `search` or `train`: the log names what could not be learned. A red `promote` says that
+another promotion came first: clear `evaluate`, so that the challenger meets the new champion. The champion changes in
 `promote` alone; `{name}_rollback` takes a promotion back.
 {remotely}"""
 
@@ -59,6 +61,15 @@ def build(spec: UseCase) -> DAG:
         rows = next((ref for ref in training_set.snapshots if ref.table == "rows"), None)
         made(SNAPSHOT, snapshot_url(rows) if rows else None)
         return training_set
+
+    @step(links=(MODEL,))
+    def search(built: dict[str, Any]) -> TrainingSet | dict[str, Any]:
+        if not param("search"):
+            return built["record"]  # nothing is imported for nothing
+        runtime = open_runtime(spec)
+        found = runtime.search(TrainingSet.model_validate(built["record"]))
+        made(MODEL, training_url(runtime, found.searched.run_id) if found.searched and found.searched.run_id else None)
+        return found
 
     @step(links=(MODEL,))
     def train(built: dict[str, Any]) -> TrainedModel:
@@ -119,6 +130,13 @@ def build(spec: UseCase) -> DAG:
         params={
             "as_of": partition_param(spec, "As of", "The newest partition that may be used (UTC). Required."),
             "reason": reason_param("asked for by hand", "Why a new model is wanted; kept in the promotion log."),
+            "search": Param(
+                spec.training.search.enabled,
+                type="boolean",
+                title="Search",
+                description="Whether settings of the teacher are searched for first, within the budget of "
+                "`training.search`: several trainings instead of one.",
+            ),
             "decision": Param(
                 None,
                 type=["null", "string"],
@@ -128,8 +146,9 @@ def build(spec: UseCase) -> DAG:
         },
         max_active_runs=1,
     ) as dag:
-        with TaskGroup(group_id="challenger", tooltip="train, distil, quantize and measure"):
-            trained = train_remotely(spec, build_training_set()) if remote else train(build_training_set())
+        with TaskGroup(group_id="challenger", tooltip="search, train, distil, quantize and measure"):
+            found = search(build_training_set())
+            trained = train_remotely(spec, found) if remote else train(found)
             evaluated = evaluate(trained)
         with TaskGroup(group_id="promotion", tooltip="gates, then compare-and-set"):
             gated = gate(trained, evaluated)

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import artifacts
+from pipelines.backends import mlflow_searches
 from pipelines.backends.mlflow_calls import connect, mlflow_calls
 from pipelines.backends.mlflow_model import save
 from pipelines.backends.mlflow_trainings import list_trainings
 from pipelines.errors import IntegrityError, NotFoundError, explain
-from pipelines.records import ModelRef, TrainingRun
+from pipelines.records import ModelRef, SearchResult, TrainingRun, Trial
 from pipelines.spec import UseCase
 from pipelines.training.progress import network
 
@@ -93,6 +94,22 @@ class MlflowRegistry:
             client = self._mlflow()
             for name, value in tags.items():
                 client.set_tag(run_id, name, value[:5000])
+
+    def start_search(self, spec: UseCase, study: str, tags: Mapping[str, str]) -> str:
+        """See `ModelRegistry.start_search`."""
+        experiment = self._experiment()
+        with mlflow_calls(f"{self._name}: start the search {study}"):
+            return mlflow_searches.start(self._mlflow(), experiment, study, {**tags, "overnight.use_case": spec.name})
+
+    def log_trial(self, run_id: str, trial: Trial) -> None:
+        """See `ModelRegistry.log_trial`."""
+        with mlflow_calls(f"{self._name}: trial {trial.index} of search {run_id}"):
+            mlflow_searches.log_trial(self._mlflow(), run_id, trial)
+
+    def end_search(self, run_id: str, result: SearchResult | None) -> None:
+        """See `ModelRegistry.end_search`."""
+        with mlflow_calls(f"{self._name}: end the search {run_id}"):
+            mlflow_searches.end(self._mlflow(), run_id, result)
 
     def register(self, spec: UseCase, run_id: str, folder: Path, tags: Mapping[str, str]) -> ModelRef:
         """See `ModelRegistry.register`. The model is a plain ONNX flavor that MLflow's users load without Overnight.

@@ -16,6 +16,7 @@ from pipelines.cli.shared import (
     progress,
     tell_epoch,
     tell_line,
+    tell_trial,
     use_case_argument,
 )
 from pipelines.errors import SpecError
@@ -68,16 +69,25 @@ def data(use_case: str, first: str | None, last: str | None) -> None:
 @first_option
 @last_option
 @click.option("--train/--no-train", default=None, help="Train afterwards; by default when there is no champion yet.")
+@click.option(
+    "--search/--no-search", default=None, help="Search settings before training; by default as the spec says."
+)
 @click.option("--monitor/--no-monitor", default=False, help="Look back on the last partition's window and decide.")
 def run(
-    use_case: str, partition: str | None, first: str | None, last: str | None, train: bool | None, monitor: bool
+    use_case: str,
+    partition: str | None,
+    first: str | None,
+    last: str | None,
+    train: bool | None,
+    search: bool | None,
+    monitor: bool,
 ) -> None:
     """Run the chain: ingest, train when there is no champion yet, score, and monitor when asked."""
     runtime = Runtime.open(use_case)
     chosen = chosen_partitions(runtime, partition, first, last)
     bad = [entry for table in progress(runtime.tables(), "ingest") for entry in _ingest(runtime, table, chosen)]
     if train or (train is None and runtime.champion() is None):
-        _train(runtime, chosen[-1])
+        _train(runtime, chosen[-1], runtime.spec.training.search.enabled if search is None else search)
     held = runtime.published(chosen)
     if runtime.champion() is not None and held:
         predictions = runtime.publish_scores(runtime.audit_scores(runtime.score(held)))
@@ -116,9 +126,13 @@ def _ingest(runtime: Runtime, table: str, chosen: list[str]) -> tuple[records.Qu
     return validated.quarantined
 
 
-def _train(runtime: Runtime, as_of: str) -> None:
+def _train(runtime: Runtime, as_of: str, search: bool) -> None:
     training_set = runtime.build_training_set(as_of)
     click.echo(f"training set {training_set.digest[:12]}: {training_set.rows}", err=True)
+    if search:
+        training_set = runtime.search(training_set, tell_trial)
+        assert training_set.searched is not None
+        click.echo(f"search {training_set.searched.study}: {training_set.searched.parameters}")
     trained = runtime.train(training_set, tell_epoch, tell_line)
     evaluation = runtime.evaluate(trained)
     report = runtime.gate(trained, evaluation)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from pipelines import partitions as keys
 from pipelines.errors import OvernightError, SpecError
+from pipelines.records import Trial
 from pipelines.runtime import Runtime
 from pipelines.training.progress import line
 
@@ -71,6 +72,22 @@ def tell_epoch(values: Mapping[str, float]) -> None:
 def tell_line(text: str) -> None:
     """One line of a training job's log."""
     click.echo(f"job: {text}", err=True)
+
+
+def tell_trial(trial: Trial) -> None:
+    """One line a trial, when it begins and when it has ended."""
+    settings = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in trial.parameters.items()
+    )
+    outcome = (
+        f": {trial.value:.4f} at epoch {trial.epoch}"
+        if trial.value is not None
+        else f": {trial.error}"
+        if trial.error
+        else ""
+    )
+    click.echo(f"trial {trial.index} {trial.state}{outcome} ({settings})", err=True)
 
 
 def print_json(result: Any) -> None:

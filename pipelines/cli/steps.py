@@ -18,6 +18,7 @@ from pipelines.cli.shared import (
     print_json,
     tell_epoch,
     tell_line,
+    tell_trial,
     use_case_argument,
 )
 from pipelines.runtime import Runtime
@@ -62,6 +63,7 @@ _STEPS: dict[str, Callable[[Runtime, _Call], Any]] = {
     "audit-scores": lambda rt, call: rt.audit_scores(call.record(records.Scored)),
     "publish-scores": lambda rt, call: rt.publish_scores(call.record(records.AuditedScores)),
     "build-training-set": lambda rt, call: rt.build_training_set(call.one()),
+    "search": lambda rt, call: rt.search(call.record(records.TrainingSet), tell_trial),
     "train": lambda rt, call: rt.train(call.record(records.TrainingSet), tell_epoch, tell_line),
     "evaluate": lambda rt, call: rt.evaluate(call.record(records.TrainedModel)),
     "gate": lambda rt, call: rt.gate(call.record(records.TrainedModel), call.record(records.Evaluation)),

@@ -20,6 +20,7 @@ from pipelines.errors import UnavailableError, explain
 from pipelines.ports import DriftDetector, ModelRegistry, OnProgress, RemoteTrainer
 from pipelines.records import OpenTraining, RemoteTraining, TrainedModel
 from pipelines.spec import UseCase
+from pipelines.steps.search import chosen
 from pipelines.steps.training import is_sealed, log_training, prepare_folder, seal_training
 
 JOB = "overnight.job"
@@ -44,7 +45,7 @@ def submit(spec: UseCase, trainer: RemoteTrainer, registry: ModelRegistry, opene
     """
     if is_sealed(Path(opened.folder)):
         return RemoteTraining(opened=opened, job=None)
-    job = trainer.submit(spec, Path(opened.training_set.folder), opened.key)
+    job = trainer.submit(chosen(spec, opened.training_set), Path(opened.training_set.folder), opened.key)
     registry.annotate(opened.run_id, {JOB: job.name, **({JOB_URL: job.url} if job.url else {})})
     return RemoteTraining(opened=opened, job=job, ending=trainer.status(job).state == "stopping")
 

@@ -33,6 +33,7 @@ from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.features import build_features, context_keys, labelled
 from pipelines.steps.reads import stretches
 from pipelines.steps.scoring import heads
+from pipelines.steps.search import chosen, searched_tags
 from pipelines.steps.unlabelled import write_unlabelled
 
 PARTS = ("train", "validation", "holdout")
@@ -204,10 +205,12 @@ def train(
     was sealed before the retry is not trained a second time.
 
     Args:
+        training_set: with the settings of the teacher that a search chose, when there was one.
         work: folder under which the artifact gets a folder named by its key.
         tell: also called with each epoch's losses, for whoever is watching.
     """
     begun = time.monotonic()
+    spec = chosen(spec, training_set)
     opened = open_training(spec, registry, training_set, run, work)
     folder = Path(opened.folder)
     if not is_sealed(folder):
@@ -227,6 +230,7 @@ def open_training(
     spec: UseCase, registry: ModelRegistry, training_set: TrainingSet, run: RunInfo, work: Path
 ) -> OpenTraining:
     """Opens the MLflow run of a training, wherever it will happen, or finds it again."""
+    spec = chosen(spec, training_set)
     told = spec.model_dump_json(include={"name", "label", "features", "training", "drift"})
     training_key = hashlib.sha256(f"{training_set.digest}{told}{run.code_version}".encode()).hexdigest()
     run_id = registry.start_training(
@@ -246,6 +250,7 @@ def open_training(
             "overnight.dag_run": f"{run.dag_id}/{run.run_id}",
             "overnight.spec": spec.digest,
             "overnight.seed": str(spec.training.seed),
+            **searched_tags(training_set),
         },
     )
     folder = work / spec.name / "artifacts" / training_key[:16]

@@ -32,7 +32,7 @@ def card(
     rows: Mapping[str, int],
     calibration: Calibration,
     label: Scale,
-    compression: Compression,
+    compression: Compression | None,
     session: Session,
 ) -> dict[str, Any]:
     """Everything about the model that is not a weight or a metric."""

@@ -56,8 +56,8 @@ def distill(session: Session, preparation: Preparation, teacher: Teacher, rows: 
 
     Args:
         rows: the labelled training rows; others are added here (see `heard`).
-        validation: the best epoch is the one that says there what the teacher says: labels would choose it by the chance
-            of one slice of time.
+        validation: the best epoch is the one that says there what the teacher says: labels would choose it by the
+            chance of one slice of time.
     """
     spec = session.spec.training.student
     tempered = spec.temperature != 1.0 and session.task != "regression"

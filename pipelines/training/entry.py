@@ -2,9 +2,9 @@
 
     teacher (TabM) -> soft targets -> student (MLP) -> calibration -> ONNX -> compression -> scorecards on the holdout
 
-Written to the job's `out`: model.onnx (served), student_fp32.onnx, teacher.safetensors, student.safetensors,
-model.json, scorecards.json and curves.jsonl. Nothing is sealed here. With `model: lightgbm` there is neither teacher
-nor student: see trees.py.
+Written to the job's `out`: model.onnx (served), model.json, scorecards.json, features.json and curves.jsonl; of
+networks also student_fp32.onnx, teacher.safetensors, student.safetensors, compression.json and compression.html.
+Nothing is sealed here.
 """
 
 from __future__ import annotations
@@ -19,116 +19,136 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
-from pipelines.errors import TrainingError, explain
 from pipelines.ports import OnProgress
 from pipelines.records import Scorecard
-from pipelines.spec import UseCase
-from pipelines.training import calibrate, compress, loop, prepare, scorecards, trees
+from pipelines.training import calibrate, compress, leaks, loop, report, scorecards, trees, weights
 from pipelines.training.baselines import Constant, LightGbm
-from pipelines.training.card import card
-from pipelines.training.compress import FP32, MODEL, Scale
+from pipelines.training.calibrate import Calibration
+from pipelines.training.card import card, served
+from pipelines.training.checkpoint import Store, identity
+from pipelines.training.compress import FP32, MODEL, Compression, Scale
 from pipelines.training.data import Table, read
 from pipelines.training.distill import distill, logits
+from pipelines.training.distributed import Team, team
 from pipelines.training.feed import Resident
-from pipelines.training.job import HOLDOUT, TRAIN, VALIDATION, Job
+from pipelines.training.job import HOLDOUT, Job
+from pipelines.training.learnable import Tables, learnable, prepared, tables, target
 from pipelines.training.networks import Teacher
+from pipelines.training.prepare import Preparation
 from pipelines.training.session import Session
+from pipelines.training.signals import Stop, never
 from pipelines.training.teaching import teach
 
 
-def run(job: Job, on_progress: OnProgress) -> None:
-    """Trains, distils, compresses, and measures.
+def run(job: Job, on_progress: OnProgress, stop: Stop = never) -> None:
+    """Trains, distils, compresses, and measures; goes on from the job's checkpoints, and removes them at the end.
+
+    Of several processes (see `distributed.team`) all train, and the leader alone writes `out` and tells.
 
     Args:
-        on_progress: called after every epoch with `epoch` and that network's figures.
+        on_progress: called after every epoch, and in between, with the values of `pipelines.training.progress`.
+        stop: whether this process was told to stop.
 
     Raises:
         TrainingError: the data cannot be read as the spec says, is too small, has one class only or nothing that
             varies; or a loss was not finite.
+        InterruptedTraining: `stop` said so.
     """
     job.out.mkdir(parents=True, exist_ok=True)
-    train, validation, holdout = (read(job.spec, job.part(name)) for name in (TRAIN, VALIDATION, HOLDOUT))
-    _check(job.spec, train)
-    with _torch(job.threads, job.spec.training.seed), (job.out / "curves.jsonl").open("w", encoding="utf-8") as curves:
-
-        def progress(values: Mapping[str, float]) -> None:
-            curves.write(json.dumps(dict(values)) + "\n")
-            curves.flush()
-            on_progress(values)
-
+    with team() as here, own_torch(job.threads, job.spec.training.seed), _curves(job, here) as record:
         session = Session(
             job=job,
-            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            device=here.device,
             threads=torch.get_num_threads(),
-            progress=progress,
+            progress=on_progress if here.leads else lambda _: None,
+            record=record,
+            team=here,
+            store=Store(job.checkpoints, identity(job)) if job.checkpoints else None,
+            stop=stop,
         )
-        _train(session, train, validation, holdout)
+        session.facts["processes"] = here.size
+        held = tables(job, here.device)
+        session.facts["streamed"] = held.streamed
+        holdout = read(job.spec, job.part(HOLDOUT))
+        preparation = prepared(job.spec, held)
+        if here.leads:
+            with _timed(session.seconds, "features"):
+                _write_json(job.out / "features.json", leaks.measure(job.spec, held.sample))
+        make = _boosted if job.spec.training.model == "lightgbm" else _distilled
+        made = make(session, held, preparation, holdout)
+        if made is not None:
+            counts = {"train": len(held.train), "validation": len(held.validation), "holdout": len(holdout)}
+            counts["unlabelled"] = session.facts.pop("unlabelled", 0)
+            _write(session, preparation, counts, *made)
+        if session.store and here.leads:
+            session.store.clear()
 
 
-def _train(session: Session, train: Table, validation: Table, holdout: Table) -> None:
+#: What is written down of a training; None in processes that do not lead. No compression: trees.
+_Made = tuple[Calibration, Scale, Compression | None, list[Scorecard]] | None
+
+
+def _boosted(session: Session, held: Tables, preparation: Preparation, holdout: Table) -> _Made:
+    """LightGBM is what is served."""
+    if not session.team.leads:
+        return None
+    with _timed(session.seconds, "lightgbm"):
+        validation = target(session.spec, held.validation, Scale())
+        calibration, cards = trees.train(session, preparation, held.sample, held.validation, holdout, validation)
+    return calibration, Scale(), None, cards
+
+
+def _distilled(session: Session, held: Tables, preparation: Preparation, holdout: Table) -> _Made:
+    """The teacher, and the student that is served."""
     spec, out = session.spec, session.job.out
-    preparation = prepare.fit(train)
-    if not (preparation.varying or preparation.flagged or spec.features.categorical):
-        raise TrainingError(
-            explain("train.parquet", "every feature is constant or null", remedy="name features that vary")
-        )
-    counts = {"train": len(train), "validation": len(validation), "holdout": len(holdout)}
-    if spec.training.model == "lightgbm":
-        with _timed(session.seconds, "lightgbm"):
-            target = _target(spec, validation, Scale())
-            calibration, cards = trees.train(session, preparation, train, validation, holdout, target)
-        _write(session, preparation, counts, calibration, Scale(), cards)
-        return
-    label = _label_scale(spec, train)
-    encoded = preparation.encode(train)
-    rows = Resident.of(encoded, _target(spec, train, label), None, session.device)
-    judged = Resident.of(preparation.encode(validation), _target(spec, validation, label), None, session.device)
+    given = learnable(session.job, held, preparation, session.device)
     with _timed(session.seconds, "teacher"):
-        teacher = teach(session, preparation, encoded, rows, judged)
+        teacher = teach(session, preparation, given.sample, given.rows, given.judged)
     with _timed(session.seconds, "student"):
-        student = distill(session, preparation, teacher, rows, judged)
-        calibration = calibrate.fit(spec.label.task, logits(student, judged), judged.target.cpu())
+        student = distill(session, preparation, teacher, given.rows, given.judged)
+        session.pause()
+        if not session.team.leads:
+            return None  # What follows is not shared.
+        for net in (teacher, student):
+            weights.restore_shares(net.bias, given.by_class)
+        calibration = calibrate.fit(
+            session.task, logits(student, given.judged), given.judged.target.cpu(), spec.training.probabilities
+        )
     teacher, student = teacher.cpu(), student.cpu()
     with _timed(session.seconds, "compression"):
-        compress.write(session, preparation, student, calibration, label, train)
+        compressed = compress.write(
+            session, preparation, student, calibration, given.label, held.sample, held.validation
+        )
     _save(teacher, out / "teacher.safetensors")
     _save(student, out / "student.safetensors")
+    session.pause()
     with _timed(session.seconds, "lightgbm"):
-        boosted = LightGbm(
-            spec.label.task,
-            session.outputs,
-            preparation,
-            train,
-            validation,
-            session.threads,
-            spec.training.seed,
-            metric=spec.gates.metric,
-        )
-    cards = _measure(session, preparation, teacher, label, boosted, train, holdout)
-    _write(session, preparation, counts, calibration, label, cards)
+        boosted = trees.boost(session, preparation, held.sample, held.validation)
+    session.pause()
+    cards = _measure(session, preparation, teacher, given.label, boosted, held.train, holdout)
+    report.write(spec, out, compressed, cards, session.threads)
+    return calibration, given.label, compressed, cards
 
 
 def _write(
     session: Session,
-    preparation: prepare.Preparation,
+    preparation: Preparation,
     counts: Mapping[str, int],
-    calibration: calibrate.Calibration,
+    calibration: Calibration,
     label: Scale,
+    compressed: Compression | None,
     cards: list[Scorecard],
 ) -> None:
-    spec, out = session.spec, session.job.out
-    _write_json(
-        out / "model.json",
-        card(spec, preparation, counts, calibration, label.mean, label.scale, session.threads, session.seconds),
-    )
+    out = session.job.out
+    about = card(session.spec, preparation, counts, calibration, label, compressed, session)
+    _write_json(out / "model.json", about | {"facts": session.facts})
     _write_json(out / "scorecards.json", [entry.model_dump() for entry in cards])
 
 
 def _measure(
     session: Session,
-    preparation: prepare.Preparation,
+    preparation: Preparation,
     teacher: Teacher,
     label: Scale,
     boosted: LightGbm,
@@ -145,46 +165,13 @@ def _measure(
         return (out / file).stat().st_size
 
     cards = [scorecards.measure(spec, "teacher", taught, holdout, size("teacher.safetensors"))]
-    served = {"int8": "student_int8", "fp16": "student_fp16", "none": None}[spec.training.compression]
-    for name, file in (("student_fp32", FP32), (served, MODEL)):
-        if name is not None:
-            scorer = scorecards.OnnxScorer(out / file, spec, session.threads)
-            cards.append(scorecards.measure(spec, name, scorer, holdout, size(file)))
+    for name, file in {"student_fp32": FP32, served(spec): MODEL}.items():
+        scorer = scorecards.OnnxScorer(out / file, spec, session.threads)
+        cards.append(scorecards.measure(spec, name, scorer, holdout, size(file)))
     cards.append(scorecards.measure(spec, "lightgbm", boosted, holdout, boosted.bytes))
     constant = Constant(spec.label.task, session.outputs, train)
     cards.append(scorecards.measure(spec, "constant", constant, holdout, None))
     return cards
-
-
-def _check(spec: UseCase, train: Table) -> None:
-    if len(train) < spec.training.min_rows:
-        raise TrainingError(
-            explain(
-                "train.parquet",
-                f"{len(train)} rows",
-                allowed=f"training.min_rows: {spec.training.min_rows} or more",
-                remedy="wait for more partitions, or lower it",
-            )
-        )
-    if spec.label.task != "regression" and len(np.unique(train.label)) < 2:
-        raise TrainingError(
-            explain("train.parquet", f"every label is {train.label[0]:g}", allowed="two classes or more")
-        )
-
-
-def _label_scale(spec: UseCase, train: Table) -> Scale:
-    if spec.label.task != "regression":
-        return Scale()
-    label = train.label.astype(np.float64)
-    if label.min() == label.max():
-        raise TrainingError(explain("train.parquet", f"every label is {label[0]:g}", allowed="labels that vary"))
-    return Scale(float(label.mean()), float(label.std()))
-
-
-def _target(spec: UseCase, table: Table, label: Scale) -> Tensor:
-    if spec.label.task == "multiclass":
-        return torch.eye(len(spec.label.classes))[torch.from_numpy(table.label).long()]
-    return torch.from_numpy(((table.label - label.mean) / label.scale).astype(np.float32))
 
 
 def _save(net: torch.nn.Module, path: Path) -> None:
@@ -196,6 +183,21 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
+def _curves(job: Job, here: Team) -> Iterator[OnProgress]:
+    """Writes `curves.jsonl`: a line an epoch."""
+    if not here.leads:
+        yield lambda _: None
+        return
+    with (job.out / "curves.jsonl").open("w", encoding="utf-8") as curves:
+
+        def record(values: Mapping[str, float]) -> None:
+            curves.write(json.dumps(dict(values)) + "\n")
+            curves.flush()
+
+        yield record
+
+
+@contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     begin = time.perf_counter()
     yield
@@ -203,7 +205,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _torch(threads: int | None, seed: int) -> Iterator[None]:
+def own_torch(threads: int | None, seed: int) -> Iterator[None]:
     """This training's threads and random numbers; the caller's are put back."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -139,11 +139,6 @@ class Streamed:
         weights = None if weight is None else weight.to("cpu", torch.float32)
         return replace(self, targets=target.to("cpu", torch.float32), weights=weights)
 
-    @property
-    def weight(self) -> Tensor | None:
-        """See `Feed.weight`."""
-        return self.weights
-
     def batches(
         self, batch_rows: int, seed: int, epoch: int, start: int = 0, rank: int = 0, size: int = 1
     ) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.records import Scorecard
-from pipelines.training import calibrate, scorecards, tree_graph
+from pipelines.training import calibrate, scorecards, tree_graph, weights
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.calibrate import Calibration
 from pipelines.training.card import served
@@ -29,12 +29,11 @@ def train(
         target: the validation rows', as `calibrate.fit` takes it. Probabilities are calibrated as a student's are.
     """
     spec, out = session.spec, session.job.out
-    seed, threads = spec.training.seed, session.threads
-    metric = spec.gates.metric
-    boosted = LightGbm(session.task, session.outputs, preparation, train, validation, threads, seed, metric=metric)
-    calibration = calibrate.fit(session.task, torch.from_numpy(boosted.raw(validation)), target)
+    boosted = boost(session, preparation, train, validation)
+    raw = torch.from_numpy(boosted.raw(validation))
+    calibration = calibrate.fit(session.task, raw, target, spec.training.probabilities)
     onnx.save(tree_graph.build(spec, preparation, boosted.dump(), calibration), out / MODEL)
-    scorer = scorecards.OnnxScorer(out / MODEL, spec, threads)
+    scorer = scorecards.OnnxScorer(out / MODEL, spec, session.threads)
     constant = Constant(session.task, session.outputs, train)
     cards = [
         scorecards.measure(spec, served(spec), scorer, holdout, (out / MODEL).stat().st_size),
@@ -42,3 +41,20 @@ def train(
         scorecards.measure(spec, "constant", constant, holdout, None),
     ]
     return calibration, cards
+
+
+def boost(session: Session, preparation: Preparation, train: Table, validation: Table) -> LightGbm:
+    """LightGBM with its defaults, on rows that weigh as `training.sample_weight` says."""
+    spec = session.spec
+    mine, theirs = weights.of_rows(train), weights.of_rows(validation)
+    return LightGbm(
+        session.task,
+        session.outputs,
+        preparation,
+        train,
+        validation,
+        session.threads,
+        spec.training.seed,
+        weights=None if mine is None or theirs is None else (mine, theirs),
+        metric=spec.gates.metric,
+    )
