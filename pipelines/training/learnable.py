@@ -46,10 +46,13 @@ def tables(job: Job, device: torch.device) -> Tables:
     """
     spec, path = job.spec, job.part(TRAIN)
     streamed = memory.streams(spec, path, job.part(VALIDATION), device)
-    validation = read(spec, job.part(VALIDATION))
     train = read(spec, path, features=not streamed)
     _check(spec, train)
-    return Tables(train, stream.sample(spec, path) if streamed else train, validation)
+    return Tables(
+        train=train,
+        sample=stream.sample(spec, path) if streamed else train,
+        validation=read(spec, job.part(VALIDATION)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +131,10 @@ def _check(spec: UseCase, train: Table) -> None:
                 remedy="wait for more partitions, or lower it",
             )
         )
-    if spec.label.task != "regression" and len(np.unique(train.label)) < 2:
-        raise TrainingError(
-            explain("train.parquet", f"every label is {train.label[0]:g}", allowed="two classes or more")
-        )
+    labels = np.unique(train.label if train.weight is None else train.label[train.weight > 0])
+    if spec.label.task != "regression" and len(labels) < 2:
+        where = "train.parquet" if train.weight is None else "train.parquet, rows that weigh anything"
+        raise TrainingError(explain(where, f"every label is {labels[0]:g}", allowed="two classes or more"))
 
 
 def _label_scale(spec: UseCase, train: Table) -> Scale:

@@ -21,14 +21,14 @@ ROWS = {"train": 1500, "validation": 300, "holdout": 400}
 Columns = dict[str, Any]
 
 
-def make_spec(task: str, **training: Any) -> UseCase:
+def make_spec(task: str, metric: str | None = None, **training: Any) -> UseCase:
     """A use case with three numeric and two categorical features, and a network that trains in a second."""
     label: dict[str, Any] = {"column": "outcome", "task": task}
     if task == "binary":
         label["positive"] = {"above": 0}
     if task == "multiclass":
         label["classes"] = ["low", "middle", "high"]
-    metric = {"binary": "auc", "multiclass": "accuracy", "regression": "rmse"}[task]
+    metric = metric or {"binary": "auc", "multiclass": "accuracy", "regression": "rmse"}[task]
     rows = {
         "path": "rows/{partition}.csv",
         "key": ["id"],

@@ -20,7 +20,7 @@ from pipelines.policies.gates import evaluate_gates
 from pipelines.records import Evaluation, TrainedModel, TrainingSet
 from pipelines.spec import UseCase
 from pipelines.steps import training as steps
-from pipelines.training import entry, loop, prepare
+from pipelines.training import entry, prepare, step
 from pipelines.training.data import read
 from pipelines.training.job import Job
 
@@ -240,9 +240,9 @@ def test_the_unknown_code_is_learnt_from_rare_and_hidden_values(tmp_path: Path) 
     words = table.categorical[1].to_pylist()
     assert {words[i] for i in np.flatnonzero(codes == prepare.UNKNOWN)} == {"rare"}
     assert {words[i] for i in np.flatnonzero(codes == prepare.MISSING)} == {None}
-    hidden = loop._hide(torch.full((20_000, 2), 5), torch.Generator().manual_seed(0))
+    hidden = step.hide(torch.full((20_000, 2), 5), torch.Generator().manual_seed(0))
     for code in (prepare.UNKNOWN, prepare.MISSING):
-        assert (hidden == code).float().mean().item() == pytest.approx(loop._HIDDEN / 2, rel=0.2)
+        assert (hidden == code).float().mean().item() == pytest.approx(step._HIDDEN / 2, rel=0.2)
 
 
 def test_a_feature_may_not_be_called_like_the_output(tmp_path: Path) -> None:

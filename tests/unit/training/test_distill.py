@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from pipelines.errors import TrainingError
-from pipelines.training import data, distill, loop, prepare
+from pipelines.training import data, distill, loop, prepare, step
 from pipelines.training.feed import Batch, Resident
 from pipelines.training.job import Job
 from pipelines.training.networks import Student, Teacher
@@ -36,6 +36,7 @@ class World:
         target = torch.eye(3)[label.long()] if task == "multiclass" else label
         encoded = self.preparation.encode(self.table)
         self.rows = Resident.of(encoded, target, weight, self.session.device)
+        self.judged = Resident(self.rows.rows[:15])
         self.teacher = Teacher(self.spec.training.teacher, self.preparation, encoded, self.session.outputs)
         self.student = Student(self.spec.training.student, self.preparation, self.session.outputs)
 
@@ -45,7 +46,7 @@ class World:
         pq.write_table(pa.table(columns), self.session.job.part("unlabelled"))
 
     def lesson(self) -> Batch:
-        more = distill.with_unlabelled(self.session, self.preparation, self.rows)
+        more = distill.heard(self.session, self.preparation, self.rows, self.judged)
         taught = distill.lesson(self.session, self.teacher, self.rows, more)
         assert isinstance(taught, Resident)
         return taught.rows
@@ -53,7 +54,7 @@ class World:
     def loss(self, batch: Batch, temperature: float) -> torch.Tensor:
         net = distill.Tempered(self.student, temperature).train() if temperature != 1 else self.student
         logits = net(batch.numeric, batch.missing, batch.codes)
-        return loop.losses(self.session.task, logits, batch.target, batch.weight)
+        return step.losses(self.session.task, logits, batch.target, batch.weight)
 
 
 def cost(task: str, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -74,12 +75,12 @@ def test_the_gradient_is_that_of_the_formula(task: str, temperature: float, weig
     world = World(task, tmp_path, weight, soft_share=0.6, temperature=temperature)
     world.add_unlabelled()
     batch = world.lesson()
-    assert len(batch) == 80
+    assert len(batch) == 60 + 15 + 20
     net, t = world.student, 1.0 if task == "regression" else temperature
     world.loss(batch, t).backward()
     found = [parameter.grad.clone() for parameter in net.parameters()]
     net.zero_grad()
-    everything = distill.with_unlabelled(world.session, world.preparation, world.rows)
+    everything = distill.heard(world.session, world.preparation, world.rows, world.judged)
     soft = loop.predict(task, world.teacher, everything, t)
     z = net(batch.numeric, batch.missing, batch.codes)[:, 0]
     w = torch.ones(60) if weight is None else weight

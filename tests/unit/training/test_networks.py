@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipelines.metrics import metrics
-from pipelines.training import entry, loop, prepare
+from pipelines.training import entry, learnable, loop, prepare
 from pipelines.training.data import read
 from pipelines.training.feed import Resident
 from pipelines.training.job import Job
@@ -30,17 +30,15 @@ def teacher(embeddings: str, task: str, folder: Path, **training: Any) -> tuple[
     data = write(folder / "data", task)
     job = Job(spec=spec, data=data, out=folder, threads=1)
     session = Session(job=job, device=torch.device("cpu"), threads=1, progress=lambda _: None)
-    train, validation, holdout = (read(spec, job.part(name)) for name in ("train", "validation", "holdout"))
-    preparation = prepare.fit(train)
-    scale = entry._label_scale(spec, train)
-
-    def rows(table: Any) -> Resident:
-        return Resident.of(preparation.encode(table), entry._target(spec, table, scale), None, session.device)
-
-    with entry._torch(1, 0):
-        net = teach(session, preparation, preparation.encode(train), rows(train), rows(validation))
-    held = rows(holdout)
-    prior = rows(train).target.mean(0)
+    tables = learnable.tables(job, session.device)
+    preparation = learnable.prepared(spec, tables)
+    given = learnable.learnable(job, tables, preparation, session.device)
+    with entry.own_torch(1, 0):
+        net = teach(session, preparation, given.sample, given.rows, given.judged)
+    holdout = read(spec, job.part("holdout"))
+    target = learnable.target(spec, holdout, given.label)
+    held = Resident.of(preparation.encode(holdout), target, None, session.device)
+    prior = given.rows.target.mean(0)
     flat = prior.expand(len(holdout), *prior.shape)
     return (
         net,

@@ -198,7 +198,7 @@ def served(request: pytest.FixtureRequest, served_once: Callable[[str], Trained]
 
 def test_the_artifact_holds_trees_and_no_network(served: Trained) -> None:
     found = {path.name for path in served.out.iterdir()} - {artifacts.DIGESTS}
-    assert found == {"model.onnx", "model.json", "scorecards.json", "curves.jsonl"}
+    assert found == {"model.onnx", "model.json", "scorecards.json", "curves.jsonl", "features.json"}
     about = json.loads((served.out / "model.json").read_text("utf-8"))
     assert about["served"] == "lightgbm_onnx"
     assert about["opset"] == {"ai.onnx": 17, "ai.onnx.ml": 5, "ir": 10}
@@ -232,7 +232,7 @@ def test_the_engine_serves_what_the_baseline_predicts(served: Trained) -> None:
     }[served.task]
     frame = pl.read_parquet(served.data / "holdout.parquet")
     for tile in (64, 8192):
-        np.testing.assert_allclose(Engine(served.out, tile_rows=tile, threads=1).score(frame), expected, rtol=2e-6)
+        np.testing.assert_allclose(Engine(served.out, tile_rows=tile, threads=1).score(frame), expected, rtol=5e-6)
 
 
 def test_the_gates_judge_it(served: Trained) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.errors import TrainingError
 from pipelines.spec import Teacher
-from pipelines.training import trial
+from pipelines.training import learnable, step, trial
 from pipelines.training.job import Job
 
 from .conftest import Trained, make_spec, write
@@ -43,8 +43,8 @@ def test_the_rows_are_read_once_and_trials_do_not_touch_one_another(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    read = trial.read
-    monkeypatch.setattr(trial, "read", lambda spec, path: reads.append(path.name) or read(spec, path))
+    read = learnable.read
+    monkeypatch.setattr(learnable, "read", lambda spec, path, **how: reads.append(path.name) or read(spec, path, **how))
     trials = trials_on(data)
     first = trials.run(settings(), lambda *_: True)
     trials.run(settings(width=16, depth=2, learning_rate=0.05), lambda *_: True)
@@ -68,13 +68,11 @@ def test_after_the_last_epoch_there_is_nothing_to_save(data: Path) -> None:
 def test_a_loss_that_is_not_finite_is_a_training_error_and_the_next_trial_is_unharmed(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.training import loop
-
     trials = trials_on(data)
     first = trials.run(settings(), lambda *_: True)
     with monkeypatch.context() as patched:
-        losses = loop.losses
-        patched.setattr(loop, "losses", lambda *values: losses(*values) * float("nan"))
+        losses = step.losses
+        patched.setattr(step, "losses", lambda *values: losses(*values) * float("nan"))
         with pytest.raises(TrainingError, match="epoch 1 step 1"):
             trials.run(settings(), lambda *_: True)
     assert trials.run(settings(), lambda *_: True) == first
