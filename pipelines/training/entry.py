@@ -69,7 +69,9 @@ def run(job: Job, on_progress: OnProgress, stop: Stop = never) -> None:
         )
         session.facts["processes"] = here.size
         held = tables(job, here.device)
-        session.facts["streamed"] = held.streamed
+        if held.streamed:
+            # What is fitted once (preparation, trees, int8 ranges) saw these; the networks see every row.
+            session.facts["streamed_sample_rows"] = len(held.sample)
         holdout = read(job.spec, job.part(HOLDOUT))
         preparation = prepared(job.spec, held)
         if here.leads:
