@@ -169,7 +169,7 @@ class SageMakerTrainer:
 
     def _default_image(self, spec: UseCase) -> str:
         """AWS's newest PyTorch training image that the installed `sagemaker` knows, for this region and instance."""
-        from sagemaker.core import image_uris  # type: ignore[import-untyped, unused-ignore]
+        from sagemaker.core import image_uris
 
         instance = spec.training.sagemaker.instance_type
         try:
