@@ -23,8 +23,8 @@ from rich.table import Table as Printed
 
 from benchmarks import flights_year
 from benchmarks.harness import Result
+from pipelines.machine import usable_cores
 from pipelines.metrics import metrics
-from pipelines.scoring.engine import usable_cores
 from pipelines.settings import Settings
 from pipelines.spec import UseCase
 from pipelines.training import entry, prepare

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import Result, seconds
-from pipelines.scoring.cores import usable_cores
+from pipelines.machine import usable_cores
 from pipelines.scoring.engine import Engine
 from pipelines.spec import UseCase, load_spec
 from pipelines.training.job import Job

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from pipelines.errors import InterruptedTraining, TrainingError, explain
+from pipelines.machine import usable_cores
 from pipelines.ports import OnProgress
 from pipelines.spec import UseCase
 from pipelines.training.job import Job
@@ -18,7 +18,7 @@ class LocalTrainer:
 
     def __init__(self, threads: int | None = None) -> None:
         """Sets the processor threads of all processes; absent, the cores that the scheduler grants this process."""
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or usable_cores()
 
     def train(self, spec: UseCase, data: Path, out: Path, checkpoints: Path, on_progress: OnProgress) -> None:
         """See `Trainer.train`. `out` appears complete or not at all; what an interrupted try left is swept away.

@@ -31,7 +31,6 @@ _IMPORTS = {
     "rtdl_num_embeddings": "rtdl-num-embeddings",
     "lightgbm": "lightgbm",
     "onnx": "onnx",
-    "onnxmltools": "onnxmltools",
     "onnxruntime": "onnxruntime",
 }
 #: The time of every entry: the earliest that a zip can say.

@@ -14,7 +14,7 @@ import polars as pl
 
 from pipelines.artifacts import DIGESTS
 from pipelines.errors import IntegrityError, SchemaMismatch, UnavailableError, explain
-from pipelines.scoring.cores import usable_cores
+from pipelines.machine import usable_cores
 from pipelines.scoring.cut import cut
 from pipelines.scoring.encode import encoders
 from pipelines.scoring.session import Session

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
+from pipelines.machine import available_memory
 from pipelines.spec import UseCase
 from pipelines.training.feed import Batch, Feed
 from pipelines.training.session import Session
@@ -22,7 +23,6 @@ _DEVICE_SHARE, _HOST_SHARE, _HOST_COPIES = 0.5, 0.8, 3
 _SMALLEST, _LARGEST, _LARGEST_CPU, _STEPS = 256, 2**17, 2048, 64
 #: Of the free memory of a GPU, how much a step may take.
 _STEP_SHARE = 0.8
-_CGROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def encoded_bytes(spec: UseCase, rows: int) -> int:
@@ -43,7 +43,7 @@ def streams(spec: UseCase, train: Path, validation: Path, device: torch.device) 
     if spec.training.memory != "auto":
         return spec.training.memory == "stream"
     needed = encoded_bytes(spec, sum(row_groups(train)) + sum(row_groups(validation)))
-    fits = _HOST_COPIES * needed * _local_processes() <= _HOST_SHARE * host_available()
+    fits = _HOST_COPIES * needed * _local_processes() <= _HOST_SHARE * available_memory()
     if device.type == "cuda":
         fits = fits and needed <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
     return _least(int(fits), device) == 0
@@ -72,57 +72,6 @@ def batch_rows(session: Session, net: nn.Module, rows: Feed) -> int:
         while 2 * chosen <= largest:
             chosen *= 2
     return chosen
-
-
-def host_available() -> int:
-    """Bytes that this process may still take: the machine's, or less where a control group says so."""
-    found = [_machine_available()]
-    for limit, used, statistics, reclaimable in _control_groups():
-        try:
-            allowed = limit.read_text().strip()
-            if allowed == "max":
-                continue
-            # Pages of files are counted as used, and given up when memory is asked for.
-            cached = dict(line.split() for line in statistics.read_text().splitlines())
-            found.append(int(allowed) - int(used.read_text()) + int(cached.get(reclaimable, 0)))
-        except (OSError, ValueError):
-            continue
-    return max(0, min(found))
-
-
-def _machine_available() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _control_groups() -> list[tuple[Path, Path, Path, str]]:
-    """Limit, use, statistics and the name in them of what is reclaimable, of each group from the process's own up."""
-    try:
-        lines = _OWN_GROUPS.read_text().splitlines()
-    except OSError:
-        return []
-    groups = []
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        if not controllers:
-            root, files, reclaimable = _CGROUPS, ("memory.max", "memory.current"), "inactive_file"
-        elif "memory" in controllers.split(","):
-            root, files = _CGROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            reclaimable = "total_inactive_file"
-        else:
-            continue
-        # In a container the group may be mounted as the root itself: folders that are not there are passed over.
-        folder = root / name.lstrip("/")
-        for at in (folder, *folder.parents):
-            if at == root.parent:
-                break
-            groups.append((at / files[0], at / files[1], at / "memory.stat", reclaimable))
-    return groups
 
 
 def _fits(session: Session, net: nn.Module, sample: Batch, rows: int) -> bool:

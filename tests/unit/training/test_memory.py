@@ -38,33 +38,10 @@ def test_rows_are_streamed_when_three_copies_of_them_do_not_fit(
     needed = (ROWS["train"] + ROWS["validation"]) * 48
     assert memory.encoded_bytes(spec, ROWS["train"] + ROWS["validation"]) == needed
     arguments = parts(spec, tmp_path)
-    monkeypatch.setattr(memory, "host_available", lambda: int(needed * 3 / 0.8) + 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: int(needed * 3 / 0.8) + 1)
     assert not memory.streams(*arguments)
-    monkeypatch.setattr(memory, "host_available", lambda: int(needed * 3 / 0.8) - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: int(needed * 3 / 0.8) - 1)
     assert memory.streams(*arguments)
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_the_limit_of_any_control_group_above_counts_without_what_is_cached(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
-) -> None:
-    line, root, names = {
-        1: ("4:memory:/job/step\n", tmp_path / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
-        2: ("0::/job/step\n", tmp_path, ("memory.max", "memory.current")),
-    }[version]
-    cached = {1: "total_inactive_file", 2: "inactive_file"}[version]
-    for folder, limit in ((root / "job", "5000000"), (root / "job" / "step", "max" if version == 2 else str(2**63))):
-        folder.mkdir(parents=True)
-        (folder / names[0]).write_text(limit + "\n")
-        (folder / names[1]).write_text("3000000\n")
-        (folder / "memory.stat").write_text(f"anon 1\n{cached} 1000000\n")
-    groups = tmp_path / "self"
-    groups.write_text(line)
-    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(memory, "_OWN_GROUPS", groups)
-    assert memory.host_available() == 3_000_000
-    groups.write_text(line.replace("/job/step", "/elsewhere"))
-    assert memory.host_available() > 3_000_000, "the machine's memory, where no group is found"
 
 
 def session(**teacher: Any) -> Session:

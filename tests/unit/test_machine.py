@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.scoring.cores import usable_cores
+from pipelines.machine import available_memory, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +74,22 @@ def test_without_cgroups_the_affinity_counts(tmp_path: Path) -> None:
 
 def test_this_machine_has_a_core_and_no_more_than_it_says() -> None:
     assert 1 <= usable_cores() <= 8
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_limit_of_any_control_group_above_counts_without_what_is_cached(tmp_path: Path, version: int) -> None:
+    line, root, names = {
+        1: ("4:memory:/job/step\n", tmp_path / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
+        2: ("0::/job/step\n", tmp_path, ("memory.max", "memory.current")),
+    }[version]
+    cached = {1: "total_inactive_file", 2: "inactive_file"}[version]
+    for folder, limit in ((root / "job", "5000000"), (root / "job" / "step", "max" if version == 2 else str(2**63))):
+        folder.mkdir(parents=True)
+        (folder / names[0]).write_text(limit + "\n")
+        (folder / names[1]).write_text("3000000\n")
+        (folder / "memory.stat").write_text(f"anon 1\n{cached} 1000000\n")
+    groups = tmp_path / "self"
+    groups.write_text(line)
+    assert available_memory(tmp_path, groups) == 3_000_000
+    groups.write_text(line.replace("/job/step", "/elsewhere"))
+    assert available_memory(tmp_path, groups) > 3_000_000, "the machine's memory, where no group is found"
