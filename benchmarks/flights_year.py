@@ -69,7 +69,9 @@ def _build(use_case: UseCase) -> pl.DataFrame:
             chunk = days[start : start + _CHUNK]
             labels = labelled(use_case, store.scan(heads[use_case.label.table], chunk))
             built = build_features(use_case, store, heads, chunk)
-            pieces.append(built.join(labels, on=list(use_case.rows.key), how="inner", maintain_order="left").collect())
+            pieces.append(
+                built.join(labels, on=["partition", *use_case.rows.key], how="inner", maintain_order="left").collect()
+            )
         return pl.concat(pieces)
 
 

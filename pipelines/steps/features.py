@@ -83,7 +83,7 @@ def _number(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def labelled(spec: UseCase, labels: pl.LazyFrame, *carried: pl.Expr) -> pl.LazyFrame:
-    """The key columns and `label`: 0 or 1 (binary), the class's index (multiclass) or the value (regression).
+    """Partition, key columns and `label`: 0 or 1 (binary), the class's index (multiclass) or the value (regression).
 
     Rows without a label (null) are left out: they have no outcome.
 
@@ -106,7 +106,7 @@ def labelled(spec: UseCase, labels: pl.LazyFrame, *carried: pl.Expr) -> pl.LazyF
         )
     else:
         value = raw
-    return known.select(*spec.rows.key, value.cast(pl.Float32).alias("label"), *carried)
+    return known.select("partition", *spec.rows.key, value.cast(pl.Float32).alias("label"), *carried)
 
 
 def _check_classes(spec: UseCase, labels: pl.LazyFrame) -> None:

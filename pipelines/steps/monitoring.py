@@ -149,7 +149,8 @@ def _labelled_scores(
     held = store.partitions(table)
     mature = [key for key in scores.get_column("partition").unique().sort() if key <= newest and key in held]
     labels = labelled(spec, store.scan(table, mature)).collect()
-    return scores.filter(pl.col("partition").is_in(mature)).join(labels, on=list(spec.rows.key), how="inner")
+    on = ["partition", *spec.rows.key]  # a key is unique within its partition
+    return scores.filter(pl.col("partition").is_in(mature)).join(labels, on=on, how="inner")
 
 
 def _metric(spec: UseCase, rows: pl.DataFrame) -> float | None:

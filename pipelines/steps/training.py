@@ -41,6 +41,7 @@ SAMPLE = "reference_sample.parquet"
 #: Seed of the row hash that chooses the reference sample; a number of its own, so that no other choice correlates.
 _SAMPLE_SEED = 20130901
 _CHUNK = 64
+_ROW_GROUP = 65_536
 #: Most stretches of a table that a tag lists.
 _STRETCHES = 25
 
@@ -160,14 +161,15 @@ def _write_part(
         features = build_features(spec, store, snapshots, chunk)
         on = ["partition", *spec.rows.key]  # a key is unique within its partition
         carried = [_weight(spec)] if spec.weight_table not in (None, "rows") else []
-        labels = labelled(spec, store.scan(snapshots[spec.label.table], chunk), pl.col("partition"), *carried)
+        labels = labelled(spec, store.scan(snapshots[spec.label.table], chunk), *carried)
         joined = features.join(labels, on=on, how="inner", maintain_order="left")
         if spec.weight_table == "rows":
             weights = store.scan(snapshots["rows"], chunk).select(*on, _weight(spec))
             joined = joined.join(weights, on=on, how="left", maintain_order="left")
         pieces.append(joined.collect())
     frame = pl.concat(pieces)
-    frame.write_parquet(path, compression="zstd")
+    # Small row groups: a table that does not fit into memory is streamed by them, and mixed by them.
+    frame.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
     return frame.height
 
 

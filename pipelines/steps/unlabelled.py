@@ -83,9 +83,9 @@ def _without_label(
     """
     rows = build_features(spec, store, snapshots, chunk)
     if judged := [key for key in chunk if key in known]:
-        labels = labelled(spec, store.scan(snapshots[spec.label.table], judged)).select(spec.rows.key)
+        on = ["partition", *spec.rows.key]  # a key is unique within its partition
+        labels = labelled(spec, store.scan(snapshots[spec.label.table], judged)).select(on)
         mine = pl.col("partition").is_in(judged)
-        on = list(spec.rows.key)
         without = rows.filter(mine).join(labels, on=on, how="anti", maintain_order="left")
         rows = pl.concat([without, rows.filter(~mine)])
     return rows.collect()

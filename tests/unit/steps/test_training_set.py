@@ -11,6 +11,7 @@ import pytest
 from pipelines.errors import SpecError
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.spec import UseCase
+from pipelines.steps import monitoring
 from pipelines.steps.training import build_training_set
 from tests.contracts.stores import RUN, audit, open_store
 
@@ -98,6 +99,33 @@ def test_a_key_that_comes_back_in_every_partition_gets_its_own_label_and_weight(
     assert frame.height == 3 * 4
     assert frame.filter(pl.col("id") == "a").get_column("weight").to_list() == [0, 10, 20, 30]
     assert frame.filter(pl.col("id") == "b").get_column("label").to_list() == [2] * 4
+
+
+def test_a_key_that_comes_back_is_judged_by_the_label_of_its_own_partition(store: SnapshotStore) -> None:
+    ids = ["a", "b", "c"]
+    labels = {day: pl.DataFrame({"id": ids, "y": [n, n, n], "cost": [1.0] * 3}) for n, day in enumerate(DAYS)}
+    publish(store, "labels", {day: frame.cast({"y": pl.Float64}) for day, frame in labels.items()})
+    head = store.head("labels")
+    assert head is not None
+    scores = pl.DataFrame({"partition": [day for day in DAYS for _ in ids], "id": ids * len(DAYS), "score": 0.5})
+    judged = monitoring._labelled_scores(use_case(), store, {"labels": head}, scores, DAYS[-1])
+    assert judged.height == scores.height
+    assert judged.sort("partition", "id").get_column("label").to_list() == [n for n in range(len(DAYS)) for _ in ids]
+
+
+def test_a_row_without_a_label_is_unlabelled_whatever_its_key_has_elsewhere(
+    store: SnapshotStore, tmp_path: Path
+) -> None:
+    fill(store, [1.0, None, 3.0])
+    late = pl.DataFrame({"id": ["b"], "y": [2.0], "cost": [1.0]})
+    publish(store, "labels", {DAYS[1]: late})
+    frame = built(use_case(), store, tmp_path / "sets", "unlabelled")
+    assert frame.select("partition", "id").rows() == [
+        (DAYS[0], "b"),
+        (DAYS[1], "a"),
+        (DAYS[1], "c"),
+        *((day, "b") for day in DAYS[2:4]),
+    ]
 
 
 def test_labels_outside_the_classes_are_named_with_the_classes(store: SnapshotStore, tmp_path: Path) -> None:
