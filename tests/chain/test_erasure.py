@@ -89,7 +89,7 @@ def test_a_plane_is_erased_from_everything_and_nothing_is_scored_anew(runtime: R
     }
     assert _seen(runtime, "rows").equals(before["rows"].filter(pl.col("tailnum").ne_missing(plane)))
     assert [(entry.name, entry.parts, entry.holds_values) for entry in done.models] == [
-        ("flights@1", ("train", "validation", "holdout"), False)
+        ("flights@1", ("train", "validation", "holdout", "unlabelled"), False)
     ]
     assert done.unreplayable == (NIGHTS[0],)
     assert runtime.replay(NIGHTS[0]).outcome == "erased"
