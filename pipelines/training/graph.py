@@ -239,17 +239,33 @@ def head(graph: Graph, spec: UseCase, logits: str, calibration: Calibration, mea
 
 
 def _isotonic(graph: Graph, logits: str, calibration: Calibration) -> None:
-    """Straight lines between knots (x_i, y_i) as y_0 + sum_i slope_i min(max(z - x_i, 0), x_{i+1} - x_i), z [n, 1].
+    """Straight lines between knots (x_i, y_i): y_i + slope_i (z - x_i), at most y_{i+1}, in the segment i of z [n, 1].
 
-    Each line adds its own rise and no more, so that nothing cancels and the score never falls where the logit rises.
+    The segment is found by bisection and every step is one row's own: a sum over segments would depend, in its last
+    bit, on where in memory the row lies, and one logit would have two scores.
     """
-    x, y = np.array(calibration.knots, np.float32).astype(np.float64).T
-    gap = np.diff(x)
-    past = graph.add("Sub", [logits, graph.constant("knots", x[:-1].astype(np.float32))], "past_knots")
-    above = graph.add("Max", [past, graph.constant("nothing", np.zeros(1, np.float32))], "above_knots")
-    within = graph.add("Min", [above, graph.constant("gaps", gap.astype(np.float32))], "within_gaps")
-    rises = graph.add("Mul", [within, graph.constant("slopes", (np.diff(y) / gap).astype(np.float32))], "rises")
-    axis = graph.constant("over_gaps", np.array([1], np.int64))
-    risen = graph.add("ReduceSum", [rises, axis], "risen", keepdims=0)
-    total = graph.add("Add", [risen, graph.constant("lowest", y[:1].astype(np.float32))], "line")
-    graph.add("Min", [total, graph.constant("highest", y[-1:].astype(np.float32))], SCORE)
+    x, y = np.array(calibration.knots, np.float32).T
+    segments = len(x) - 1
+    begins = np.full(1 << (segments - 1).bit_length(), np.inf, np.float32)
+    begins[:segments] = x[:-1]
+    known = {
+        "segment_begin": graph.constant("segment_begin", begins),
+        "segment_low": graph.constant("segment_low", y[:-1]),
+        "segment_high": graph.constant("segment_high", y[1:]),
+        "segment_slope": graph.constant("segment_slope", np.diff(y) / np.diff(x)),
+    }
+    flat = graph.add("Reshape", [logits, graph.constant("flat", np.array([-1], np.int64))], "logit")
+    low = graph.add("Max", [flat, graph.constant("first_knot", x[:1])], "from_first_knot")
+    z = graph.add("Min", [low, graph.constant("last_knot", x[-1:])], "to_last_knot")
+    at = graph.add("Cast", [graph.add("Sub", [z, z], "no_logit")], "segment0", to=TensorProto.INT64)
+    half, step = len(begins) // 2, 0
+    while half:
+        step += 1
+        middle = graph.add("Add", [at, graph.constant(f"half{step}", np.array([half], np.int64))], f"middle{step}")
+        begin = graph.add("Gather", [known["segment_begin"], middle], f"begin{step}")
+        right = graph.add("GreaterOrEqual", [z, begin], f"right{step}")
+        at = graph.add("Where", [right, middle, at], f"segment{step}")
+        half //= 2
+    begin, bottom, top, slope = (graph.add("Gather", [table, at], f"{name}_here") for name, table in known.items())
+    rise = graph.add("Mul", [graph.add("Sub", [z, begin], "into_segment"), slope], "rise")
+    graph.add("Min", [graph.add("Add", [bottom, rise], "line"), top], SCORE)

@@ -147,6 +147,20 @@ def test_isotonic_scores_rise_with_the_logit_and_stay_between_the_outer_knots(bi
     assert scores.min() < 0.2 < scores.max()
 
 
+@pytest.mark.parametrize("knots", [KNOTS, KNOTS[:2], tuple((x / 8, 0.01 + x / 80) for x in range(64))])
+def test_a_rows_isotonic_score_is_the_same_bytes_wherever_it_lies(
+    binary: Trained, tmp_path: Path, knots: tuple[tuple[float, float], ...]
+) -> None:
+    made = Made(binary, tmp_path / "out", Calibration(knots=knots))
+    made.write()
+    table = hostile(1024)
+    scores = made.onnx_scores(compress.MODEL, table)
+    assert len(np.unique(scores)) > 2
+    for shift in (1, 2, 3, 5, 64):
+        order = np.roll(np.arange(len(table)), shift)
+        assert made.onnx_scores(compress.MODEL, table.take(order)).tobytes() == scores[order].tobytes()
+
+
 @pytest.mark.parametrize("calibration", [Calibration(knots=KNOTS), Calibration(temperature=1.5)])
 def test_only_layers_are_quantized_never_what_makes_scores_of_logits(
     binary: Trained, calibration: Calibration, tmp_path: Path
