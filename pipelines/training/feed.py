@@ -42,9 +42,19 @@ class Batch:
         return len(self.target)
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
-        weight, numbers = (None if column is None else column[rows] for column in (self.weight, self.numbers))
+        def chosen(column: Tensor) -> Tensor:
+            # A third of the time of column[rows] for a mini-batch of a thousand rows.
+            return column[rows] if isinstance(rows, slice) else column.index_select(0, rows)
+
+        weight, numbers = (None if column is None else chosen(column) for column in (self.weight, self.numbers))
         return Batch(
-            self.numeric[rows], self.missing[rows], self.codes[rows], self.target[rows], weight, self.share, numbers
+            chosen(self.numeric),
+            chosen(self.missing),
+            chosen(self.codes),
+            chosen(self.target),
+            weight,
+            self.share,
+            numbers,
         )
 
 
