@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import IntegrityError, explain
@@ -35,6 +39,25 @@ def seal(folder: Path) -> str:
         partial.write_bytes(content)
         partial.replace(target)
     return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def building(out: Path) -> Iterator[Path]:
+    """A folder to fill beside `out`, which takes its name when the block ends well; `out` appears whole or not at all.
+
+    What a process that was killed had begun is swept away.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{out.name}.building-"
+    for abandoned in out.parent.glob(f"{prefix}*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        folder.replace(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def verify(folder: Path, digest: str) -> None:

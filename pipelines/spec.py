@@ -244,10 +244,6 @@ class FloatRange(SpecModel):
         return self
 
 
-#: What a search may set; each is a field of `Teacher`.
-SEARCHED = ("k", "width", "depth", "dropout", "bins", "embeddings", "learning_rate", "weight_decay")
-
-
 class Search(SpecModel):
     """A search for the teacher's hyperparameters, judged by the validation loss, within a budget."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
+from pipelines.artifacts import building
 from pipelines.errors import InterruptedTraining, TrainingError, explain
 from pipelines.machine import usable_cores
 from pipelines.ports import OnProgress
@@ -33,20 +32,11 @@ class LocalTrainer:
         """
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise TrainingError(explain(str(out), "it exists already", remedy="give the training a new folder"))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{out.name}.building-"
-        for abandoned in out.parent.glob(f"{prefix}*"):
-            shutil.rmtree(abandoned, ignore_errors=True)
-        building = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
-        try:
+        with building(out) as folder:
             processes = _processes(spec)
             threads = max(1, self._threads // processes)
-            job = Job(spec=spec, data=data, out=building, checkpoints=checkpoints, threads=threads)
+            job = Job(spec=spec, data=data, out=folder, checkpoints=checkpoints, threads=threads)
             _train(job, processes, on_progress)
-            building.chmod(0o755)
-            building.replace(out)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
 
 
 def _processes(spec: UseCase) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import tarfile
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from pipelines.artifacts import MAX_FILES
+from pipelines.artifacts import MAX_FILES, building
 from pipelines.errors import IntegrityError, explain
 
 #: Decompressed bytes of everything together.
@@ -23,19 +21,11 @@ def unpack(archive: Path, out: Path, max_bytes: int = MAX_BYTES) -> None:
         IntegrityError: it is no tar.gz, holds a link or a device, a name that is absolute, leads out, comes twice or is
             no plain text, or too many files or bytes.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{out.name}.building-"
-    for abandoned in out.parent.glob(f"{prefix}*"):
-        shutil.rmtree(abandoned, ignore_errors=True)
-    building = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
     try:
-        _extract(archive, building, max_bytes)
-        building.chmod(0o755)
-        building.replace(out)
+        with building(out) as folder:
+            _extract(archive, folder, max_bytes)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise _refused(archive, f"it cannot be unpacked: {error}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _extract(archive: Path, folder: Path, max_bytes: int) -> None:
