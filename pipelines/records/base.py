@@ -1,0 +1,22 @@
+"""What every record is, and who does something."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """The base of every record."""
+
+    # A metric may be NaN (the AUC of one class); JSON null would not come back as a number.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class RunInfo(Record):
+    """Which run does something; kept in every commit, promotion and decision."""
+
+    run_id: str
+    dag_id: str = "cli"
+    code_version: str = "unknown"
+    """Git commit, with `+dirty` when the tree differed."""
+    backfill: bool = False

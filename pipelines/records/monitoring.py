@@ -1,0 +1,93 @@
+"""References, observations and retraining decisions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipelines.records.base import Record
+from pipelines.records.training import ModelRef
+
+
+class NumericReference(Record):
+    """Counts of a numeric column between frozen edges: bin i holds edges[i-1] <= x < edges[i], the first and the
+    last bin are open."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    """len(edges) + 1 counts."""
+    nulls: int
+
+
+class CategoricalReference(Record):
+    """Counts of each value of a categorical column."""
+
+    counts: dict[str, int]
+    nulls: int
+
+
+class Reference(Record):
+    """What the champion saw, frozen with it: drift is measured against this."""
+
+    rows: int
+    numeric: dict[str, NumericReference]
+    categorical: dict[str, CategoricalReference]
+    score: NumericReference
+    score_rows: int
+
+
+class ColumnDrift(Record):
+    """One column of one partition against the champion's reference."""
+
+    column: str
+    psi: float
+    null_share: float
+    unseen_share: float = 0.0
+    """Share of values that the reference did not hold (categorical columns)."""
+
+
+class Observation(Record):
+    """What one monitored partition looked like."""
+
+    partition: str
+    rows: int
+    state: Literal["observed", "missing", "quarantined", "not_scored", "few_rows"]
+    drift: tuple[ColumnDrift, ...] = ()
+    score_psi: float | None = None
+    labels: int = 0
+    """Matured labels."""
+    metric: float | None = None
+    """The watched metric on matured labels."""
+
+
+class Observations(Record):
+    """A monitor run's window."""
+
+    use_case: str
+    as_of: str
+    champion: ModelRef
+    champion_metric: float
+    """The watched metric of the champion on its own holdout."""
+    metric: str
+    greater_is_better: bool
+    window: tuple[Observation, ...]
+    pooled: tuple[ColumnDrift, ...] = ()
+    """Drift of the whole window taken together: one night's mix is never that of months."""
+    pooled_score_psi: float | None = None
+    live_metric: float | None
+    """The metric over all matured labels of the window."""
+    live_labels: int
+    new_labels: int
+    """Matured labels newer than everything the champion saw."""
+    report_html: str | None = None
+
+
+class RetrainDecision(Record):
+    """Yes or no, and why. The same window and spec give the same decision."""
+
+    use_case: str
+    as_of: str
+    retrain: bool
+    reasons: tuple[str, ...]
+    champion: int
+    id: str
+    """Derived from what was decided on: the retraining's run id is made of it."""

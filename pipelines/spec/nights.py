@@ -1,0 +1,57 @@
+"""How the champion scores, what is watched, and when a new model is asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipelines.spec.base import SpecModel
+
+
+class Scoring(SpecModel):
+    """How the champion scores, and what its scores must look like before anybody sees them."""
+
+    tile_rows: Annotated[int, Field(ge=64, le=2**20)] = 8192
+    max_unseen_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Highest share of unseen values in any categorical feature."""
+    min_distinct: Annotated[int, Field(ge=1)] = 2
+    """Fewest distinct scores (a constant output is a broken model), for partitions of 100 rows or more."""
+
+
+class Drift(SpecModel):
+    """What is watched. PSI: population stability index against the champion's frozen reference."""
+
+    window: Annotated[int, Field(ge=1, le=400)] = 7
+    """Partitions that one monitor run looks back on."""
+    bins: Annotated[int, Field(ge=2, le=100)] = 10
+    warn: Annotated[float, Field(gt=0)] = 0.1
+    alarm: Annotated[float, Field(gt=0)] = 0.25
+    ignore: tuple[str, ...] = ()
+    """Features whose drift is no news (a calendar's, say)."""
+    min_rows: Annotated[int, Field(ge=1)] = 200
+    report_rows: Annotated[int, Field(ge=10, le=50_000)] = 5000
+    """Rows a side in the Evidently report, chosen by a hash of the key."""
+
+
+class Retraining(SpecModel):
+    """When a monitor run asks for a new model. A refusal is recorded as well."""
+
+    signals: Annotated[tuple[Literal["inputs", "scores", "decay"], ...], Field(min_length=1)] = (
+        "inputs",
+        "scores",
+        "decay",
+    )
+    """What may ask for a model. The others are observed and shown all the same."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the window's judged partitions that must be in alarm (inputs and scores)."""
+    metric: Literal["auc", "log_loss", "accuracy", "rmse", "mae"] | None = None
+    """The metric whose decay is watched; the gates' own when not given."""
+    decay: Annotated[float, Field(gt=0)] = 0.02
+    """Loss of that metric on matured labels, against the champion's holdout, that is an alarm."""
+    cooldown: Annotated[int, Field(ge=0)] = 14
+    """Partitions after a retraining decision before the next one may be a yes."""
+    min_labels: Annotated[int, Field(ge=1)] = 1000
+    """Matured labels newer than the champion's training data that a retraining needs."""
+    max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Highest share of the window's partitions in quarantine or missing; past it the data is not healthy."""

@@ -1,0 +1,127 @@
+"""UseCase: everything that one YAML file says."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints, model_validator
+
+from pipelines import partitions
+from pipelines.errors import SpecError
+from pipelines.partitions import Granularity
+from pipelines.spec.base import Name, SpecModel
+from pipelines.spec.data import Features, Label, Table
+from pipelines.spec.gates import Gates
+from pipelines.spec.nights import Drift, Retraining, Scoring
+from pipelines.spec.training import Training
+
+
+class UseCase(SpecModel):
+    """One use case: its data, its model and its DAGs."""
+
+    name: Name
+    title: str
+    description: str
+    owner: Annotated[str, StringConstraints(min_length=1)]
+    tags: tuple[str, ...] = ()
+    granularity: Granularity = "day"
+    schedule: str
+    """Cron (UTC) of the ingest run that takes the partition which has just ended."""
+    monitor_schedule: str
+    until: str | None = None
+    """The last partition that the source delivers, once it has stopped: no run is scheduled for a later one."""
+    tables: dict[Name, Table]
+    label: Label
+    features: Features
+    training: Training = Training()
+    gates: Gates
+    scoring: Scoring = Scoring()
+    drift: Drift = Drift()
+    retraining: Retraining = Retraining()
+    snapshot: Literal["delta", "lakefs"] = "delta"
+    registry: Literal["mlflow"] = "mlflow"
+
+    @property
+    def rows(self) -> Table:
+        """The table that is scored."""
+        return self.tables["rows"]
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """Tables, other than rows, that scoring needs."""
+        return self.features.context
+
+    @property
+    def watched_metric(self) -> str:
+        """The metric whose decay asks for a retraining."""
+        return self.retraining.metric or self.gates.metric
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that the spec says."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _refers(self) -> UseCase:
+        if self.until is not None:
+            try:
+                partitions.start(self.until, self.granularity)
+            except SpecError as error:
+                raise ValueError(f"until: {error}") from None
+        needed = {"tables": ("rows", self.label.table), "features.context": self.features.context}
+        for field, names in needed.items():
+            for name in names:
+                if name not in self.tables:
+                    raise ValueError(f"{field}: no table {name!r}; there are: {', '.join(self.tables)}")
+        if reserved := {"predictions", "quarantine", "promotions", "decisions"} & set(self.tables):
+            raise ValueError(f"tables: {', '.join(sorted(reserved))} are Overnight's own; choose another name")
+        if self.rows.static or self.tables[self.label.table].static:
+            raise ValueError("tables: rows and labels need '{partition}' in their path")
+        if self.label.column not in self.tables[self.label.table].columns:
+            raise ValueError(f"label.column {self.label.column!r} is not a column of {self.label.table}")
+        if stray := set(self.rows.key) - set(self.tables[self.label.table].columns):
+            raise ValueError(f"label.table must hold the key of rows; missing: {', '.join(sorted(stray))}")
+        if stray := set(self.features.columns) & set(self.rows.key):
+            raise ValueError(f"features: a key identifies a row, it is no feature: {', '.join(sorted(stray))}")
+        if self.features.function is None:
+            if stray := set(self.features.columns) - set(self.rows.columns):
+                raise ValueError(f"features: not columns of rows: {', '.join(sorted(stray))}")
+            if self.label.table == "rows" and self.label.column in self.features.columns:
+                raise ValueError(f"features: {self.label.column!r} is the label")
+        allowed = {
+            "binary": ("auc", "log_loss"),
+            "multiclass": ("accuracy", "log_loss"),
+            "regression": ("rmse", "mae"),
+        }[self.label.task]
+        for field, metric in (("gates.metric", self.gates.metric), ("retraining.metric", self.watched_metric)):
+            if metric not in allowed:
+                raise ValueError(f"{field} {metric!r} is not for {self.label.task}: {', '.join(allowed)}")
+        if stray := set(self.drift.ignore) - set(self.features.columns):
+            raise ValueError(f"drift.ignore: not features: {', '.join(sorted(stray))}")
+        self._check_training()
+        return self
+
+    @property
+    def weight_table(self) -> Name | None:
+        """The table that holds `training.sample_weight`: rows where it has such a column, else the label's."""
+        column = self.training.sample_weight
+        return next((name for name in ("rows", self.label.table) if column in self.tables[name].columns), None)
+
+    def _check_training(self) -> None:
+        """What training asks for goes with the label and the tables."""
+        training, task, column = self.training, self.label.task, self.training.sample_weight
+        if training.class_weight != "none" and (task == "regression" or training.model != "tabm"):
+            given = f"the task is {task}, the model {training.model}"
+            raise ValueError(f"training.class_weight {training.class_weight!r} needs classes and model tabm; {given}")
+        if training.probabilities == "isotonic" and task != "binary":
+            raise ValueError(f"training.probabilities 'isotonic' is for binary, the task is {task}: auto, temperature")
+        reserved = {"label", *({"weight"} if column else ())}
+        if stray := reserved & {*self.features.columns, *self.rows.key, self.rows.event_time}:
+            raise ValueError(f"tables: {', '.join(sorted(stray))} is a training set's own column; choose another name")
+        if column is None:
+            return
+        if self.weight_table is None:
+            raise ValueError(f"training.sample_weight {column!r} is a column of neither rows nor {self.label.table}")
+        if (kind := self.tables[self.weight_table].columns[column].type) not in ("int", "float"):
+            raise ValueError(f"training.sample_weight {column!r} is {kind}; allowed: int, float")
