@@ -15,7 +15,10 @@ from pipelines.records import (
     Check,
     ColumnDrift,
     Commit,
+    Evaluation,
+    Fairness,
     Finding,
+    GateReport,
     JobRef,
     JobStatus,
     LogTail,
@@ -31,6 +34,7 @@ from pipelines.records import (
     SourceFile,
     StagedPartition,
     Tombstone,
+    TrainedModel,
     TrainingRun,
     Trial,
     ValidationReport,
@@ -469,6 +473,14 @@ class ModelRegistry(Protocol):
         """Makes a model version of the run's artifact; the same run gives the same version."""
         ...
 
+    def log_review(self, run_id: str, folder: Path) -> None:
+        """Stores what a reviewer reads in the run, under `review/`; a repeat replaces it."""
+        ...
+
+    def describe(self, model: ModelRef, markdown: str) -> None:
+        """Sets the description of a version."""
+        ...
+
     def get(self, version: int) -> ModelRef:
         """One version.
 
@@ -503,6 +515,58 @@ class ModelRegistry(Protocol):
 
     def url(self, run_id: str) -> str | None:
         """Where a person sees the run, when there is a server."""
+        ...
+
+
+class Signer(Protocol):
+    """Signs artifact folders, so that a reader knows who made them, not only that they are whole."""
+
+    def sign(self, folder: Path, signature: Path) -> None:
+        """Writes a detached signature over every file of a folder.
+
+        Raises:
+            ServiceRefused: the key is not there or cannot be used.
+        """
+        ...
+
+    def verify(self, folder: Path, signature: Path) -> None:
+        """Checks that a trusted key signed exactly this folder. Nothing in it is parsed.
+
+        Raises:
+            IntegrityError: a file differs, is missing or was added, or no trusted key made the signature.
+        """
+        ...
+
+
+class FairnessAuditor(Protocol):
+    """Compares what is decided between the groups of a sensitive column."""
+
+    def audit(
+        self,
+        column: str,
+        groups: Sequence[str | None],
+        labels: Sequence[bool],
+        decisions: Sequence[bool],
+        min_rows: int,
+    ) -> Fairness:
+        """Selection rates and odds by group.
+
+        Args:
+            groups: each row's value of the column.
+            labels: each row's outcome.
+            decisions: each row's decision.
+            min_rows: rows of a group below which it is listed, not judged.
+        """
+        ...
+
+
+class ModelReviewer(Protocol):
+    """Writes what a reviewer reads about a model."""
+
+    def write(
+        self, spec: UseCase, trained: TrainedModel, evaluation: Evaluation, report: GateReport, out: Path
+    ) -> None:
+        """Writes `model_card.md`, `model_card.html` and `comparison.html` into a folder that is made when absent."""
         ...
 
 

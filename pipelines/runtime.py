@@ -19,6 +19,7 @@ from pipelines.ports import (
     DataSource,
     DriftDetector,
     DriftReporter,
+    FairnessAuditor,
     ModelRegistry,
     OnProgress,
     OnTrial,
@@ -154,6 +155,13 @@ class Runtime:
         from pipelines.backends.optuna_search import OptunaSearcher
 
         return OptunaSearcher(self.settings.studies_url)
+
+    @cached_property
+    def auditor(self) -> FairnessAuditor:
+        """Fairlearn."""
+        from pipelines.backends.fairlearn_audit import Fairlearn
+
+        return Fairlearn()
 
     @cached_property
     def drift(self) -> DriftDetector:
@@ -310,10 +318,13 @@ class Runtime:
         return remote.collect(self.spec, self.remote_trainer, self.registry, self.drift, remote_training, seconds)
 
     def evaluate(self, trained: TrainedModel) -> Evaluation:
-        """Compares with the champion; see `steps.training.evaluate`."""
-        from pipelines.steps import training
+        """Compares with the champion on the training's own holdout; see `steps.evaluation.evaluate`."""
+        from pipelines.steps import evaluation, holdouts
 
-        return training.evaluate(self.spec, self.registry, self.champion(), trained)
+        holdout = holdouts.of_training(trained.training_set)
+        return evaluation.evaluate(
+            self.spec, self.store, self.registry, self.auditor, self.champion(), trained, holdout
+        )
 
     def gate(self, trained: TrainedModel, evaluation: Evaluation) -> GateReport:
         """Evaluates the gates; see `steps.promotion.gate`."""

@@ -76,6 +76,16 @@ class Settings(BaseSettings):
     optuna_storage: SecretStr | None = None
     """SQLAlchemy URL of the database of hyperparameter searches, such as postgresql+psycopg2://user:word@host/optuna;
     an SQLite file beside MLflow's under `home` when not given."""
+    signing_key: Path | None = None
+    """Private elliptic-curve key (PEM) that signs models; one under `home` is made at the first signature when not
+    given."""
+    signing_key_password: SecretStr | None = None
+    signing_certificate: Path | None = None
+    """Certificate (PEM) of `signing_key`, where models are signed by certificate; its chain may follow in the file."""
+    verify_key: Path | None = None
+    """Public key (PEM) that models must be signed with; that of `signing_key` when not given."""
+    verify_certificates: Path | None = None
+    """Root certificates (PEM) that a signer's certificate must lead to, where models are signed by certificate."""
     code_version: str | None = None
     """Stated by images, which have no git folder."""
     warm: bool = True
@@ -111,6 +121,11 @@ class Settings(BaseSettings):
     def work(self) -> Path:
         """Root of training sets and other files that may be deleted between runs."""
         return self.home / "work"
+
+    @cached_property
+    def keys(self) -> Path:
+        """Folder of the signing key that is made where none is given."""
+        return self.home / "keys"
 
     @cached_property
     def tracking_uri(self) -> str:

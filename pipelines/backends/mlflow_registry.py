@@ -145,6 +145,16 @@ class MlflowRegistry:
             # Two that registered the same run at once both see both versions now: the older one counts.
             return self._versions(run_id)[0]
 
+    def log_review(self, run_id: str, folder: Path) -> None:
+        """See `ModelRegistry.log_review`."""
+        with mlflow_calls(f"{self._name}: store the review of run {run_id}"):
+            self._mlflow().log_artifacts(run_id, str(folder), "review")
+
+    def describe(self, model: ModelRef, markdown: str) -> None:
+        """See `ModelRegistry.describe`."""
+        with mlflow_calls(f"{model.id}: describe"):
+            self._mlflow().update_model_version(model.name, str(model.version), markdown)
+
     def get(self, version: int) -> ModelRef:
         """See `ModelRegistry.get`."""
         with mlflow_calls(f"{self._name}: version {version}"):

@@ -5,25 +5,178 @@ from __future__ import annotations
 from typing import Literal
 
 from pipelines.records.base import Record, RunInfo
+from pipelines.records.snapshots import SnapshotRef
 from pipelines.records.training import Scorecard
 
 
+class Interval(Record):
+    """A figure with its bootstrap interval."""
+
+    value: float
+    """On all rows, once each."""
+    low: float
+    high: float
+    """Ends, each left outside with (1 - level): the interval between both holds with 2 level - 1."""
+    deviation: float
+    """Standard deviation over the resamples."""
+    level: float
+    resamples: int
+
+
+class SliceGain(Record):
+    """Two models on the rows of one slice."""
+
+    slice: str
+    """Such as `origin = EWR`, or `distance in [529, 1076)`."""
+    rows: int
+    mine: float
+    other: float
+    gain: float
+    """How much better the first is; negative: worse."""
+
+
+class Comparison(Record):
+    """The challenger against another model on the same rows, row by row."""
+
+    against: str
+    """`champion`, or a scorecard's model."""
+    gain: Interval
+    """Of the metric, better is positive: paired, so that both models meet the same resamples."""
+    slices: tuple[SliceGain, ...] = ()
+    """Of `features.slices`, those of `gates.slice_rows` rows or more."""
+    worst: SliceGain | None = None
+    """The worst of all slices that were looked through: found on one half of the rows, measured on the other. None
+    where no slice has enough rows."""
+
+
+class Holdout(Record):
+    """The rows on which champion and challenger meet."""
+
+    path: str
+    """Parquet: `partition`, key, features, `label`."""
+    partitions: tuple[str, str]
+    """First and last, both included."""
+    as_of: str
+    """The newest partition that was known: every label had matured by then."""
+    snapshots: tuple[SnapshotRef, ...]
+    """What it was read from."""
+    rows: int
+    digest: str
+    """SHA-256 of the file."""
+
+
+class Group(Record):
+    """What a model decides on the rows of one group of a sensitive column."""
+
+    value: str | None
+    rows: int
+    selection_rate: float
+    true_positive_rate: float | None
+    """None where the group holds no positive."""
+    false_positive_rate: float | None
+    judged: bool
+    """Whether it has enough rows to count in the ratio and the difference."""
+
+
+class Fairness(Record):
+    """The groups of one sensitive column (binary)."""
+
+    column: str
+    groups: tuple[Group, ...]
+    selection_ratio: float | None
+    """Lowest selection rate of a judged group divided by the highest. None: fewer than two judged groups."""
+    odds_difference: float | None
+    """Greatest difference between judged groups of true-positive or of false-positive rates."""
+
+
+class ServedAgainstFp32(Record):
+    """The served student and its own fp32, timed in turn on the same rows, machine and minute."""
+
+    speed_ratio: float
+    """Rows a second of the served one, divided by those of fp32."""
+    latency_ratios: dict[int, float]
+    """p99 of the served one divided by that of fp32, by rows of a batch."""
+    size_ratio: float
+    """Bytes."""
+    slices: tuple[SliceGain, ...] = ()
+    """The served one (mine) against fp32 (other), on slices of `gates.slice_rows` rows or more."""
+
+
+class GoldenOutcome(Record):
+    """What became of one golden pair."""
+
+    name: str
+    before: float
+    after: float
+    passed: bool
+
+
+class SanityChecks(Record):
+    """How the challenger behaves, whatever it scores."""
+
+    distinct: int
+    """Distinct scores on the holdout."""
+    same: float
+    """Share of the most frequent score."""
+    outside: int
+    """Scores that are no probability (classes) or not finite."""
+    sensitivity: dict[str, float]
+    """Mean absolute change of the score when a feature's values are shuffled among the rows."""
+    invariance: dict[str, float]
+    """Greatest absolute difference of a score, by what was changed: `column_order`, `batch_size`."""
+    seen_metric: float | None
+    """The metric on rows that the model was trained on. None where they are not at hand any more."""
+    golden: tuple[GoldenOutcome, ...] = ()
+
+
+class DataAudit(Record):
+    """Whether what a training read had passed its audit."""
+
+    partitions: int
+    """Partitions that were read."""
+    unaudited: tuple[str, ...] = ()
+    """Of those, as `table/partition`: published without a passing audit of exactly those bytes."""
+    quarantined: tuple[str, ...] = ()
+    """Of those: bytes that lie in quarantine."""
+
+
 class Evaluation(Record):
-    """Champion and challenger on the same holdout."""
+    """Champion and challenger on the same holdout, and everything else that a gate judges."""
 
     use_case: str
     metric: str
     greater_is_better: bool
-    holdout: tuple[str, str]
-    rows: int
+    holdout: Holdout
+    learned: dict[str, str] = {}
+    """The newest partition whose labels `challenger` and `champion` learned from, early stopping and calibration
+    included."""
     challenger: Scorecard
+    challenger_run: str = ""
+    """The MLflow run that made it."""
     champion: Scorecard | None
     champion_version: int | None
     others: tuple[Scorecard, ...]
-    """teacher, student_fp32, lightgbm, constant."""
+    """teacher, student_fp32, what is served, lightgbm, constant: on the holdout of the challenger's own training."""
+    served: str = ""
+    """Which of `others` is served."""
+    interval: Interval | None = None
+    """The challenger's metric on the holdout."""
+    comparisons: tuple[Comparison, ...] = ()
+    """Against the champion, where there is one."""
+    rows_needed: int | None = None
+    """Holdout rows with which `gates.detectable` is seen with `gates.power`, by the deviation that was found."""
+    rarest_class: int | None = None
+    """Holdout rows of the rarest class; None for a regression."""
     single_features: dict[str, float] = {}
     """What each feature says about the label by itself, on the training rows: see `gates.max_single_feature`. Empty
     where nobody measured it, which the gates refuse."""
+    sanity: SanityChecks | None = None
+    fairness: tuple[Fairness, ...] | None = None
+    fp32: ServedAgainstFp32 | None = None
+    """None where nothing was compressed, and where it could not be measured (see `errors`)."""
+    data: DataAudit | None = None
+    errors: dict[str, str] = {}
+    """What could not be measured, by part, and why: a gate that needs it refuses."""
 
 
 class Gate(Record):
@@ -47,6 +200,16 @@ class GateReport(Record):
         return "; ".join(f"{gate.name}: {gate.reason}" for gate in chosen)
 
 
+class Approval(Record):
+    """What a person said to a promotion."""
+
+    by: str
+    """Who, as Airflow knows them."""
+    at: str
+    """When, ISO 8601, UTC."""
+    approved: bool
+
+
 class Promotion(Record):
     """One entry of the append-only promotion log."""
 
@@ -59,3 +222,22 @@ class Promotion(Record):
     as_of: str
     """The partition up to which data was known."""
     run: RunInfo
+    """Which run, or which person's command."""
+    trained_by: str = ""
+    """The MLflow run that made the version."""
+    gates: tuple[Gate, ...] = ()
+    """The report that let it through."""
+    approval: Approval | None = None
+    """Where `promotion: manual` asked a person."""
+
+
+class AliasState(Record):
+    """Whether the registry's aliases are where the promotion log says."""
+
+    expected: dict[str, int | None]
+    found: dict[str, int | None]
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """Aliases that are elsewhere."""
+        return tuple(name for name, version in self.expected.items() if self.found.get(name) != version)

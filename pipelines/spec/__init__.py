@@ -12,28 +12,33 @@ from pipelines.spec.data import (
     Positive,
     Table,
 )
-from pipelines.spec.gates import Gates
+from pipelines.spec.gates import CompressionGate, FairnessGate, Gates, Golden, Sanity
 from pipelines.spec.nights import Drift, Retraining, Scoring
 from pipelines.spec.reading import load_spec
 from pipelines.spec.training import FloatRange, SageMakerJob, Search, Student, Teacher, Training
-from pipelines.spec.use_case import UseCase
+from pipelines.spec.use_case import ModelCard, UseCase
 
 __all__ = [
     "GREATER_IS_BETTER",
     "MAX_CLASSES",
     "Column",
     "ColumnType",
+    "CompressionGate",
     "Drift",
     "Expectation",
+    "FairnessGate",
     "Features",
     "FloatRange",
     "Gates",
+    "Golden",
     "Label",
     "LandingPath",
+    "ModelCard",
     "Name",
     "Positive",
     "Retraining",
     "SageMakerJob",
+    "Sanity",
     "Scoring",
     "Search",
     "SpecModel",

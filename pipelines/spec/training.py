@@ -148,6 +148,9 @@ class Training(SpecModel):
     """Rows on which the int8 ranges are calibrated."""
     probabilities: Literal["auto", "temperature", "isotonic", "none"] = "auto"
     """How scores are made probabilities on the validation rows; auto: whichever is better there."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["f1", "prior"] = 0.5
+    """Binary: the score from which a row is decided positive, kept with the model. f1: where F1 is highest on the
+    validation rows; prior: where as many are decided positive there as are."""
     class_weight: Literal["none", "balanced"] = "none"
     """balanced: each class weighs the same in the loss; probabilities are calibrated to the real shares afterwards."""
     sample_weight: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Literal
 
-from pydantic import StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from pipelines import partitions
 from pipelines.errors import SpecError
@@ -15,6 +15,16 @@ from pipelines.spec.data import Features, Label, Table
 from pipelines.spec.gates import Gates
 from pipelines.spec.nights import Drift, Retraining, Scoring
 from pipelines.spec.training import Training
+
+
+class ModelCard(SpecModel):
+    """What a model card says that no data can tell."""
+
+    intended_use: str = ""
+    """Which decisions the scores are made for, and which not."""
+    limits: tuple[str, ...] = ()
+    """What is known to be wrong or untried."""
+    data_licence: str = ""
 
 
 class UseCase(SpecModel):
@@ -36,6 +46,13 @@ class UseCase(SpecModel):
     features: Features
     training: Training = Training()
     gates: Gates
+    promotion: Literal["automatic", "manual"] = "automatic"
+    """manual: between gates and promotion a person is asked in Airflow."""
+    approval_hours: Annotated[float, Field(gt=0, le=24 * 30)] = 24.0
+    """Hours after which nobody's answer is a no."""
+    stages: tuple[Literal["staging", "production"], ...] = ("production",)
+    """With staging, a version is registered as `<name>_staging` and copied to `<name>` when it is promoted."""
+    card: ModelCard = ModelCard()
     scoring: Scoring = Scoring()
     drift: Drift = Drift()
     retraining: Retraining = Retraining()
@@ -97,10 +114,33 @@ class UseCase(SpecModel):
         for field, metric in (("gates.metric", self.gates.metric), ("retraining.metric", self.watched_metric)):
             if metric not in allowed:
                 raise ValueError(f"{field} {metric!r} is not for {self.label.task}: {', '.join(allowed)}")
+        if self.stages not in (("production",), ("staging", "production")):
+            raise ValueError("stages: [production] or [staging, production]")
+        self._check_gates()
         if stray := set(self.drift.ignore) - set(self.features.columns):
             raise ValueError(f"drift.ignore: not features: {', '.join(sorted(stray))}")
         self._check_training()
         return self
+
+    def _check_gates(self) -> None:
+        """Golden rows and sensitive columns are there."""
+        gates = self.gates
+        for row in gates.golden:
+            if stray := {*row.given, *row.changed} - set(self.features.columns):
+                raise ValueError(f"gates.golden {row.name!r}: not features: {', '.join(sorted(stray))}")
+            for name, value in {**row.given, **row.changed}.items():
+                if value is not None and isinstance(value, str) != (name in self.features.categorical):
+                    kind = "categorical" if name in self.features.categorical else "numeric"
+                    raise ValueError(f"gates.golden {row.name!r}: {name} is {kind}, given {value!r}")
+            classes = self.label.classes
+            if (row.of is None) == bool(classes) or (row.of is not None and row.of not in classes):
+                raise ValueError(
+                    f"gates.golden {row.name!r}: 'of' names a class: {', '.join(classes) or 'no classes here'}"
+                )
+        if gates.fairness.columns and self.label.task != "binary":
+            raise ValueError(f"gates.fairness is for binary, the task is {self.label.task}")
+        if stray := set(gates.fairness.columns) - set(self.rows.columns):
+            raise ValueError(f"gates.fairness.columns: not columns of rows: {', '.join(sorted(stray))}")
 
     @property
     def weight_table(self) -> Name | None:

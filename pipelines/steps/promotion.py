@@ -78,7 +78,7 @@ def register(
     tags = {
         "overnight.snapshots": " ".join(ref.id for ref in trained.training_set.snapshots),
         "overnight.as_of": trained.training_set.as_of,
-        "overnight.holdout": "..".join(evaluation.holdout),
+        "overnight.holdout": "..".join(evaluation.holdout.partitions),
         "overnight.metric": f"{evaluation.metric}={evaluation.challenger.metrics[evaluation.metric]:.6f}",
         "overnight.gates": report.reason,
     }

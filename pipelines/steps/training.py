@@ -15,12 +15,9 @@ from pipelines import artifacts
 from pipelines import partitions as keys
 from pipelines.errors import IntegrityError, TrainingError, explain
 from pipelines.failpoints import failpoint
-from pipelines.metrics import metrics
 from pipelines.parquet import sha256
 from pipelines.ports import DriftDetector, ModelRegistry, OnProgress, SnapshotStore, Trainer
 from pipelines.records import (
-    Evaluation,
-    ModelRef,
     OpenTraining,
     RunInfo,
     Scorecard,
@@ -29,7 +26,7 @@ from pipelines.records import (
     TrainingSet,
 )
 from pipelines.scoring.engine import Engine
-from pipelines.spec import GREATER_IS_BETTER, UseCase
+from pipelines.spec import UseCase
 from pipelines.steps.features import build_features, context_keys, labelled
 from pipelines.steps.reads import stretches
 from pipelines.steps.scoring import heads
@@ -333,52 +330,3 @@ def _freeze_reference(spec: UseCase, drift: DriftDetector, data: Path, folder: P
     reference = drift.reference(spec, train_rows, watched)
     (folder / "reference.json").write_text(reference.model_dump_json(), "utf-8")
     shutil.copyfile(data / SAMPLE, folder / SAMPLE)
-
-
-def evaluate(spec: UseCase, registry: ModelRegistry, champion: ModelRef | None, trained: TrainedModel) -> Evaluation:
-    """Scores the holdout with the challenger's served graph and the champion's, and compares both.
-
-    Raises:
-        IntegrityError: an artifact is not what was sealed.
-        SchemaMismatch: the champion needs a feature that the holdout does not have.
-    """
-    artifacts.verify(Path(trained.folder), trained.digest)
-    holdout = pl.read_parquet(Path(trained.training_set.folder) / "holdout.parquet")
-    metric = spec.gates.metric
-    cards = {card.model: card for card in trained.scorecards}
-    return Evaluation(
-        use_case=spec.name,
-        metric=metric,
-        greater_is_better=GREATER_IS_BETTER[metric],
-        holdout=trained.training_set.holdout,
-        rows=holdout.height,
-        challenger=_scorecard(spec, "challenger", Path(trained.folder), holdout),
-        champion=_scorecard(spec, "champion", registry.fetch(champion), holdout) if champion else None,
-        champion_version=champion.version if champion else None,
-        others=tuple(cards.values()),
-        single_features=_single_features(Path(trained.folder)),
-    )
-
-
-def _single_features(folder: Path) -> dict[str, float]:
-    """What a training measured of each feature alone; nothing where it measured nothing, which the gate refuses."""
-    path = folder / "features.json"
-    if not path.is_file():
-        return {}
-    single: dict[str, float] = json.loads(path.read_text("utf-8"))["single"]
-    return single
-
-
-def _scorecard(spec: UseCase, name: str, folder: Path, holdout: pl.DataFrame) -> Scorecard:
-    engine = Engine(folder, tile_rows=spec.scoring.tile_rows)
-    begun = time.perf_counter()
-    scores = engine.score(holdout)
-    seconds = time.perf_counter() - begun
-    labels = holdout.get_column("label").to_numpy()
-    return Scorecard(
-        model=name,
-        rows=holdout.height,
-        metrics=metrics(spec.label.task, labels, scores, len(spec.label.classes) or None),
-        rows_per_second=holdout.height / seconds if seconds > 0 else None,
-        bytes=(folder / "model.onnx").stat().st_size,
-    )

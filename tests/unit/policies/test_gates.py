@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.policies.gates import evaluate_gates
-from pipelines.records import Evaluation, Scorecard
+from pipelines.records import Evaluation, Holdout, Scorecard
 from pipelines.spec import UseCase
 
 
@@ -38,6 +38,17 @@ def card(model, value, rows=100, metric="auc"):
     return Scorecard(model=model, rows=rows, metrics={} if value is None else {metric: value})
 
 
+def holdout(rows):
+    return Holdout(
+        path="/work/holdout.parquet",
+        partitions=("2024-05-01", "2024-05-14"),
+        as_of="2024-05-15",
+        snapshots=(),
+        rows=rows,
+        digest="d" * 64,
+    )
+
+
 def evaluation(
     challenger=0.68,
     *,
@@ -56,8 +67,7 @@ def evaluation(
         use_case="parcels",
         metric=metric,
         greater_is_better=greater,
-        holdout=("2024-05-01", "2024-05-14"),
-        rows=rows,
+        holdout=holdout(rows),
         challenger=card("student_int8", challenger, metric=metric),
         champion=None if champion is None else card("student_int8", champion, metric=metric),
         champion_version=champion_version if champion_version or champion is None else 3,

@@ -19,6 +19,7 @@ from pipelines.errors import TrainingError
 from pipelines.policies.gates import evaluate_gates
 from pipelines.records import Evaluation, TrainedModel, TrainingSet
 from pipelines.spec import UseCase
+from pipelines.steps import evaluation, holdouts
 from pipelines.steps import training as steps
 from pipelines.training import entry, prepare, step
 from pipelines.training.data import read
@@ -171,7 +172,9 @@ def evaluated(spec: UseCase, data: Path, out: Path) -> Evaluation:
         folder=str(out), digest=artifacts.seal(out), run_id="", training_set=made,
         scorecards=steps.read_scorecards(out), seconds=0,
     )  # fmt: skip
-    return steps.evaluate(spec, None, None, trained)  # type: ignore[arg-type]  # the registry is for champions
+    none: Any = None  # no champion to fetch, no store to look into
+    holdout = holdouts.of_training(trained.training_set)
+    return evaluation.evaluate(spec, none, none, none, None, trained, holdout)
 
 
 def test_one_class_in_validation_leaves_the_probabilities_as_they_are(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from pipelines import artifacts
 from pipelines.policies.gates import evaluate_gates
 from pipelines.records import SnapshotRef, TrainedModel, TrainingSet
 from pipelines.scoring.engine import Engine
-from pipelines.steps.training import evaluate, read_scorecards, served_scorecard
+from pipelines.steps import holdouts
+from pipelines.steps.evaluation import evaluate
+from pipelines.steps.training import read_scorecards, served_scorecard
 from pipelines.training import prepare, tree_graph
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.calibrate import Calibration
@@ -277,7 +279,8 @@ def judged(served: Trained) -> Any:
         scorecards=read_scorecards(served.out),
         seconds=1.0,
     )
-    return evaluate(served.spec, None, None, trained)  # type: ignore[arg-type]  # no champion to fetch
+    none: Any = None  # no champion to fetch, no store to look into
+    return evaluate(served.spec, none, none, none, None, trained, holdouts.of_training(training_set))
 
 
 def test_pyfunc_loads_it_and_scores_a_data_frame(served: Trained, tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""Evaluate: challenger and champion on the same holdout, and everything else that a gate judges."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines import artifacts
+from pipelines.errors import IntegrityError, TransientError
+from pipelines.ports import FairnessAuditor, ModelRegistry, SnapshotStore
+from pipelines.records import Evaluation, Holdout, ModelRef, TrainedModel
+from pipelines.spec import GREATER_IS_BETTER, UseCase
+from pipelines.steps.evaluation import quality
+from pipelines.steps.evaluation.meeting import Meeting, Part
+
+#: What is measured beside the scorecards, by name: one that fails is an entry of `errors`, and its gates refuse.
+PARTS: dict[str, Part] = {
+    "features": quality.single_features,
+}
+
+
+def evaluate(
+    spec: UseCase,
+    store: SnapshotStore,
+    registry: ModelRegistry,
+    auditor: FairnessAuditor,
+    champion: ModelRef | None,
+    trained: TrainedModel,
+    holdout: Holdout,
+) -> Evaluation:
+    """Scores the holdout with the challenger's served graph and the champion's, and measures what the gates judge.
+
+    Raises:
+        IntegrityError: an artifact is not what was sealed.
+        SchemaMismatch: the champion needs a feature that the holdout does not have.
+    """
+    artifacts.verify(Path(trained.folder), trained.digest)
+    rival = registry.fetch(champion) if champion else None
+    frame = pl.read_parquet(holdout.path)
+    meeting = Meeting(spec, store, auditor, trained, holdout, frame, rival)
+    metric = spec.gates.metric
+    seen = trained.training_set
+    learned = {"challenger": max(seen.train[1], seen.validation[1])}
+    if rival:
+        learned["champion"] = _learned(rival)
+    measured: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    other = meeting.champion_scores
+    challenger = quality.scorecard(meeting, "challenger", meeting.folder, meeting.scores)
+    for name, part in PARTS.items():
+        try:
+            measured.update(part(meeting))
+        except (TransientError, IntegrityError):
+            raise
+        except Exception as error:
+            errors[name] = f"{type(error).__name__}: {error}"
+    return Evaluation(
+        use_case=spec.name,
+        metric=metric,
+        greater_is_better=GREATER_IS_BETTER[metric],
+        holdout=holdout,
+        learned=learned,
+        challenger=challenger,
+        challenger_run=trained.run_id,
+        champion=quality.scorecard(meeting, "champion", rival, other) if rival and other is not None else None,
+        champion_version=champion.version if champion else None,
+        others=trained.scorecards,
+        served=_about(Path(trained.folder))["served"],
+        errors=errors,
+        **measured,
+    )
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((folder / "model.json").read_text("utf-8"))
+    return about
+
+
+def _learned(folder: Path) -> str:
+    """The newest partition whose labels a training used: those of validation stop it and calibrate it."""
+    told = json.loads((folder / "provenance.json").read_text("utf-8"))
+    newest: str = max(told["train"][1], told["validation"][1])
+    return newest
