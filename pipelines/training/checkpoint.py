@@ -130,7 +130,8 @@ class Store:
         parts = sorted((file for file in self._files(stage) if not file.finished), key=lambda file: file.number)
         for file in parts if finished else parts[:-_KEPT]:
             file.path.unlink(missing_ok=True)
-        for path in self._folder.glob(f"*{_TEMPORARY}"):
+        # A note of halved rows may be another process's, being written just now.
+        for path in self._folder.glob(f"*.safetensors.*{_TEMPORARY}"):
             path.unlink(missing_ok=True)
 
     def _files(self, stage: str | None = None) -> Iterator[_File]:

@@ -94,8 +94,11 @@ def test_a_reader_sees_whole_snapshots_while_others_publish_are_killed_and_rever
     }
     with Reader(open_store(backend, tmp_path)) as reader:
         for kill in range(4):
+            before = len(reader.seen)
             worker = Worker(backend, tmp_path, range(1 + kill * 20, 20 + kill * 20), same_key=True)
             worker.wait(dice.uniform(0.05, 0.4))
+            while len(reader.seen) == before and not worker.wait(0.02):
+                pass  # a busy machine: nothing of it has been seen yet
             worker.kill()
             if kill % 2:
                 store.revert(first, RUN, reason="the source sent nonsense")
