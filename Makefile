@@ -5,6 +5,9 @@ export DO_NOT_TRACK := 1
 # Threads that wait must not spin: trainings beside other work on two cores took several times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
+# Tests that start servers and trainings share the machine: more of them at once than this wants more than two cores.
+WORKERS ?= 2
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo up down status test lint format bench lock clean
 
@@ -26,8 +29,8 @@ down: ## stop what `make up` started
 status: env ## say what is running and where
 	@$(BIN)/python -m include.local status
 
-test: env ## every test
-	@$(BIN)/python -m pytest
+test: env ## every test, WORKERS (2) files at once
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: env ## ruff, mypy --strict on pipelines/, the import contracts, docker-compose.yaml
 	@$(BIN)/ruff check
