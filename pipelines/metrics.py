@@ -123,7 +123,8 @@ def row_losses(task: Task, metric: str, label: NDArray[np.float64], score: NDArr
         chosen = score[np.arange(len(label)), label.astype(np.int64)]
         return -np.log(np.clip(chosen, 1e-15, 1.0))
     if metric == "accuracy":
-        return (score.argmax(axis=1) == label).astype(np.float64)
+        hits: NDArray[np.float64] = (score.argmax(axis=1) == label).astype(np.float64)
+        return hits
     return (score - label) ** 2 if metric == "rmse" else np.abs(score - label)
 
 

@@ -143,8 +143,8 @@ def interval(value: float, found: NDArray[np.float64], level: float) -> Interval
 
     Either by itself promotes too often somewhere. Of a thousand simulated holdouts of 100 to 500 rows with no gain past
     the margin, at a level of 95%, the lower end passed in 3% to 8% by the normal end (8.2%: log loss, where errors are
-    rare and large), in 3% to 7% by the percentile end (6.8%: AUC with ten of the rarest class), in 3% to 9% by the basic
-    end, and in 3% to 7% by the further of the first two. From a thousand rows on they agree.
+    rare and large), in 3% to 7% by the percentile end (6.8%: AUC with ten of the rarest class), in 3% to 9% by the
+    basic end, and in 3% to 7% by the further of the first two.
 
     Args:
         value: on all rows, once each.
