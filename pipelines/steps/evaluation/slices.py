@@ -115,8 +115,10 @@ def worst(rivals: Rivals, frame: pl.DataFrame, seed: int) -> SliceGain | None:
     """
     spec = rivals.spec
     key = list(dict.fromkeys(("partition", *spec.rows.key)))
-    second = (frame.select(key).hash_rows(seed=_HALVES_SEED) % 2 == 1).to_numpy()
-    looked, measured = np.flatnonzero(~second)[:_SEARCH_ROWS], np.flatnonzero(second)
+    hashes = frame.select(key).hash_rows(seed=_HALVES_SEED).to_numpy()
+    order = np.argsort(hashes, kind="stable")  # of the hash, not of the file: a bounded look is at rows of every night
+    odd = hashes[order] % 2 == 1
+    looked, measured = order[~odd][:_SEARCH_ROWS], order[odd]
     columns = _columns(spec, frame, looked)
     least = math.ceil(spec.gates.slice_rows / 2)
     closest: list[tuple[float, str, Codes, int]] = []

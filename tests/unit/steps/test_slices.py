@@ -58,9 +58,7 @@ def broken(rivals: Rivals, where: np.ndarray[Any, Any]) -> Rivals:
 def test_declared_slices_are_every_value_with_enough_rows_and_their_own_metric() -> None:
     frame, rivals = rows(0), equals(0, slice_rows=1300)
     found = {each.slice: each for each in slices.declared(rivals, frame)}
-    assert list(found) == ["colour = blue", "colour = green", "colour = red", "shape = round", "shape = square"] or (
-        set(found) == {"colour = red", "colour = green", "colour = blue", "shape = round", "shape = square"}
-    )
+    assert set(found) == {"colour = red", "colour = green", "colour = blue", "shape = round", "shape = square"}
     red = (frame.get_column("colour") == "red").to_numpy()
     assert found["colour = red"].rows == red.sum()
     mine, other = (metrics("binary", rivals.label[red], score[red])["auc"] for score in (rivals.mine, rivals.other))
@@ -158,16 +156,7 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
     found, again = slices.worst(rivals, frame, 7), slices.worst(rivals.of(order), frame[order], 7)
     assert found is not None
     assert again is not None
-    assert (again.rows, again.gain) == (found.rows, pytest.approx(found.gain)) or again.slice != found.slice
-    # The halves are the same rows; a close race between slices may end otherwise, since its resamples are of rows.
-    assert {found.slice, again.slice} <= set(_names(rivals, frame))
-
-
-def _names(rivals: Rivals, frame: pl.DataFrame) -> list[str]:
-    columns = slices._columns(rivals.spec, frame, np.arange(frame.height))
-    return [name for one in columns for two in columns for name in slices._pair(one, two).names if name] + [
-        name for one in columns for name in one.names if name
-    ]
+    assert (again.slice, again.rows, again.gain) == (found.slice, found.rows, pytest.approx(found.gain))
 
 
 def test_searching_does_not_make_equal_models_look_worse() -> None:
