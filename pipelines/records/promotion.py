@@ -43,7 +43,8 @@ class Comparison(Record):
     gain: Interval
     """Of the metric, better is positive: paired, so that both models meet the same resamples."""
     slices: tuple[SliceGain, ...] = ()
-    """Of `features.slices`, those of `gates.slice_rows` rows or more."""
+    """Of `features.slices`, those of `gates.slice_rows` rows or more, and by AUC ten of each class; at most a hundred,
+    those that fell most."""
     worst: SliceGain | None = None
     """The worst of all slices that were looked through: found on one half of the rows, measured on the other. None
     where no slice has enough rows."""
@@ -161,6 +162,8 @@ class Evaluation(Record):
     """Which of `others` is served."""
     interval: Interval | None = None
     """The challenger's metric on the holdout."""
+    intervals: dict[str, Interval] = {}
+    """Each of the challenger's metrics on the holdout, by name."""
     comparisons: tuple[Comparison, ...] = ()
     """Against the champion, where there is one."""
     rows_needed: int | None = None

@@ -12,13 +12,14 @@ from pipelines.spec.data import (
     Positive,
     Table,
 )
-from pipelines.spec.gates import CompressionGate, FairnessGate, Gates, Golden, Sanity
+from pipelines.spec.gates import CLASS_ROWS, CompressionGate, FairnessGate, Gates, Golden, Sanity
 from pipelines.spec.nights import Drift, Retraining, Scoring
 from pipelines.spec.reading import load_spec
 from pipelines.spec.training import FloatRange, SageMakerJob, Search, Student, Teacher, Training
 from pipelines.spec.use_case import ModelCard, UseCase
 
 __all__ = [
+    "CLASS_ROWS",
     "GREATER_IS_BETTER",
     "MAX_CLASSES",
     "Column",

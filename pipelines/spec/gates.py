@@ -11,6 +11,9 @@ from pipelines.spec.base import SpecModel
 Share = Annotated[float, Field(ge=0, le=1)]
 Value = float | int | str | None
 
+#: Rows of each class without which nothing is said about classes.
+CLASS_ROWS = 10
+
 
 class Golden(SpecModel):
     """Two rows that differ in some features, and which way the score must go from the first to the second.

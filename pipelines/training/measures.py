@@ -1,4 +1,4 @@
-"""What a scorecard says beside metrics: calibration, slices, latency. Shapes: n rows."""
+"""What a scorecard says beside metrics and calibration: slices, latency. Shapes: n rows."""
 
 from __future__ import annotations
 
@@ -12,43 +12,17 @@ from numpy.typing import NDArray
 
 from pipelines.metrics import metrics
 from pipelines.records import Latency, Slice
-from pipelines.spec import Task, UseCase
+from pipelines.spec import UseCase
 from pipelines.training.data import Table
 
 #: A table's scores: [n], or [n, classes].
 Scorer = Callable[[Table], NDArray[np.floating]]
 
-_BINS = 15
 #: Most values of a feature that a scorecard lists, rows from which on a metric is told, and characters of a value.
 _SLICES, _SLICE_ROWS, _SLICE_WORD = 20, 50, 60
 #: A batch of 1 and one of 4096, each for so many seconds at most, and so many times.
 _BATCHES = ((1, 0.05), (4096, 0.15))
 _REPEATS = 200
-
-
-def calibration_error(task: Task, label: NDArray[np.floating], score: NDArray[np.floating]) -> float | None:
-    """Expected calibration error, 0 to 1: the mean over rows of |confidence - accuracy| of the row's bin.
-
-    Guo et al. (arXiv 1706.04599) with 15 bins, of equal rows rather than equal width (Nixon et al., arXiv
-    1904.01685); rows of equal confidence share a bin.
-
-    Args:
-        label: [n].
-        score: binary [n]; multiclass [n, classes], of which the highest is judged.
-
-    Returns:
-        None for a regression, and where a score is not finite.
-    """
-    if task == "regression" or not np.isfinite(score).all():
-        return None
-    if task == "multiclass":
-        confidence, right = score.max(axis=1).astype(np.float64), (score.argmax(axis=1) == label).astype(np.float64)
-    else:
-        confidence, right = score.astype(np.float64), label.astype(np.float64)
-    edges = np.unique(np.quantile(confidence, np.arange(1, _BINS) / _BINS, method="lower"))
-    place = np.searchsorted(edges, confidence, side="left")
-    gaps = np.bincount(place, weights=confidence - right, minlength=len(edges) + 1)
-    return float(np.abs(gaps).sum() / len(confidence))
 
 
 def by_slice(spec: UseCase, table: Table, score: NDArray[np.floating]) -> tuple[Slice, ...]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.metrics import metrics
+from pipelines.metrics import calibration_error, metrics
 from pipelines.records import Scorecard
 from pipelines.spec import UseCase
 from pipelines.training.data import Table
-from pipelines.training.measures import Scorer, by_slice, calibration_error, latencies
+from pipelines.training.measures import Scorer, by_slice, latencies
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

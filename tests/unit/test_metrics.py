@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import TrainingError
-from pipelines.metrics import metrics
+from pipelines.metrics import calibration_error, metrics
 from pipelines.spec import GREATER_IS_BETTER
 
 
@@ -84,3 +84,26 @@ def test_the_module_imports_neither_numpy_nor_sklearn_by_itself() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_the_calibration_error_is_the_mean_gap_of_its_bins() -> None:
+    score = np.repeat(np.arange(15) / 20 + 0.1, 40)
+    # In each bin two of forty rows less than predicted.
+    wanted = np.tile(np.arange(40), 15) < np.repeat(2 * np.arange(15) + 2, 40)
+    found = calibration_error("binary", wanted.astype(float), score)
+    assert found == pytest.approx(0.05)
+    assert calibration_error("binary", np.tile([0.0, 1.0], 50), np.full(100, 0.5)) == pytest.approx(0)
+    assert calibration_error("binary", np.zeros(100), np.full(100, 0.3)) == pytest.approx(0.3)
+    assert calibration_error("regression", np.zeros(3), np.zeros(3)) is None
+
+
+def test_over_and_under_confidence_do_not_cancel_between_bins() -> None:
+    score = np.repeat([0.2, 0.8], 100)
+    label = np.concatenate([np.arange(100) < 40, np.arange(100) < 60]).astype(float)
+    assert calibration_error("binary", label, score) == pytest.approx(0.2)
+
+
+def test_of_classes_the_one_that_was_chosen_is_judged() -> None:
+    score = np.tile([0.7, 0.2, 0.1], (100, 1))
+    label = np.where(np.arange(100) < 60, 0, 1)
+    assert calibration_error("multiclass", label, score) == pytest.approx(0.1)

@@ -14,8 +14,12 @@ from pipelines.spec import UseCase
 #: Every gate by name, in the order in which people read them.
 RULES: dict[str, Rule] = {
     "comparable": quality.comparable,
+    "rows": quality.rows,
+    "older": quality.older,
     "bound": quality.bound,
     "champion": quality.champion,
+    "slices": quality.slices,
+    "calibration": quality.calibration,
     "lightgbm": quality.lightgbm,
     "constant": quality.constant,
     "quantization": compression.quantization,

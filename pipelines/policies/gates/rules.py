@@ -28,37 +28,43 @@ def unmeasured(evaluation: Evaluation, name: str, part: str) -> Gate:
 def against(
     evaluation: Evaluation, name: str, cards: Sequence[Scorecard], least_gain: float, *, strict: bool = False
 ) -> Gate:
-    """Passes when the challenger is better than one other model by at least `least_gain` (negative: a loss)."""
+    """Passes when what is served is better than one other of `others` by at least `least_gain` (negative: a loss).
 
-    def refused(why: str) -> Gate:
-        return Gate(name=name, passed=False, reason=why)
-
-    if len(cards) != 1:
-        return refused(f"{len(cards) or 'no'} scorecards of {name}, one is needed")
-    mine, why = value_of(evaluation, evaluation.challenger)
-    if mine is None:
-        return refused(why)
+    `others` met on the holdout of the challenger's own training. A version that is promoted later meets the champion on
+    newer rows, of which these cards say nothing: so the served model's own card is compared, not `challenger`.
+    """
+    mine = named(evaluation.others, evaluation.served)
+    for who, found in ((evaluation.served or "what is served", mine), (name, cards)):
+        if len(found) != 1:
+            return verdict(name, False, f"{len(found) or 'no'} scorecards of {who}, one is needed")
+    value, why = value_of(evaluation, mine[0])
+    if value is None:
+        return verdict(name, False, why)
     other, why = value_of(evaluation, cards[0])
     if other is None:
-        return refused(why)
-    if cards[0].rows != evaluation.challenger.rows:
-        return refused(f"{name} was measured on {cards[0].rows} rows, the challenger on {evaluation.challenger.rows}")
-    gain = gain_of(evaluation, mine, other)
-    if strict:
-        passed, asked = gain > ROUNDING, "better is asked for"
-    else:
-        passed = gain >= least_gain - ROUNDING
-        asked = (
-            f"at least {least_gain:.4f} better is asked for"
-            if least_gain > 0
-            else f"at most {abs(least_gain):.4f} worse is accepted"
-        )
-    found = f"{abs(gain):.4f} {'better' if gain >= 0 else 'worse'}"
-    return Gate(
-        name=name,
-        passed=passed,
-        reason=f"{evaluation.metric} {mine:.4f} against {other:.4f} of {name}: {found}, {asked}",
+        return verdict(name, False, why)
+    if cards[0].rows != mine[0].rows:
+        why = f"{name} was measured on {cards[0].rows} rows, {mine[0].model} on {mine[0].rows}"
+        return verdict(name, False, why)
+    gain = gain_of(evaluation, value, other)
+    passed = gain > ROUNDING if strict else gain >= least_gain - ROUNDING
+    wanted = "better is asked for" if strict else asked(least_gain)
+    reason = f"{evaluation.metric} {value:.4f} against {other:.4f} of {name}: {told(gain)}, {wanted}"
+    return verdict(name, passed, reason)
+
+
+def asked(least_gain: float) -> str:
+    """What a least gain asks for, in words."""
+    return (
+        f"at least {least_gain:.4f} better is asked for"
+        if least_gain > 0
+        else f"at most {abs(least_gain):.4f} worse is accepted"
     )
+
+
+def told(gain: float) -> str:
+    """A gain in words."""
+    return f"{abs(gain):.4f} {'better' if gain >= 0 else 'worse'}"
 
 
 def named(cards: Sequence[Scorecard], name: str) -> tuple[Scorecard, ...]:

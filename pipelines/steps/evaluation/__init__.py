@@ -19,6 +19,8 @@ from pipelines.steps.evaluation.meeting import Meeting, Part
 #: What is measured beside the scorecards, by name: one that fails is an entry of `errors`, and its gates refuse.
 PARTS: dict[str, Part] = {
     "features": quality.single_features,
+    "classes": quality.classes,
+    "quality": quality.certainty,
 }
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.policies.gates import evaluate_gates
-from pipelines.records import Evaluation, Holdout, Scorecard
+from pipelines.policies.gates import RULES, evaluate_gates
+from pipelines.records import Comparison, Evaluation, Holdout, Interval, Scorecard, SnapshotRef
 from pipelines.spec import UseCase
 
 
@@ -34,19 +34,26 @@ def use_case(task="binary", metric="auc", *, compression="int8", **gates):
     )
 
 
-def card(model, value, rows=100, metric="auc"):
-    return Scorecard(model=model, rows=rows, metrics={} if value is None else {metric: value})
+def card(model, value, rows=100, metric="auc", calibration=None):
+    metrics = {} if value is None else {metric: value}
+    return Scorecard(model=model, rows=rows, metrics=metrics, calibration_error=calibration)
 
 
-def holdout(rows):
-    return Holdout(
-        path="/work/holdout.parquet",
-        partitions=("2024-05-01", "2024-05-14"),
-        as_of="2024-05-15",
-        snapshots=(),
-        rows=rows,
-        digest="d" * 64,
-    )
+def holdout(rows, **changes):
+    pinned = SnapshotRef(use_case="parcels", table="rows", store="delta", version="7")
+    told = {"partitions": ("2024-05-01", "2024-05-14"), "as_of": "2024-05-15", "snapshots": (pinned,), **changes}
+    return Holdout(path="/work/holdout.parquet", rows=rows, digest="d" * 64, **told)
+
+
+def interval(value, doubt=0.0, **changes):
+    told = {"level": 0.95, "resamples": 1000, **changes}
+    return Interval(value=value, low=value - doubt, high=value + doubt, deviation=doubt / 1.645, **told)
+
+
+def compared(challenger, champion, doubt=0.0, *, greater=True, slices=(), worst=None):
+    """The comparison of two metrics that are sure to `doubt`."""
+    gain = challenger - champion if greater else champion - challenger
+    return Comparison(against="champion", gain=interval(gain, doubt), slices=slices, worst=worst)
 
 
 def evaluation(
@@ -61,19 +68,30 @@ def evaluation(
     greater=True,
     rows=100,
     single=None,
+    doubt=0.0,
+    calibration=0.02,
+    **changes,
 ):
-    others = (("lightgbm", lightgbm), ("constant", constant), ("student_fp32", fp32), ("teacher", 0.69))
-    return Evaluation(
-        use_case="parcels",
-        metric=metric,
-        greater_is_better=greater,
-        holdout=holdout(rows),
-        challenger=card("student_int8", challenger, metric=metric),
-        champion=None if champion is None else card("student_int8", champion, metric=metric),
-        champion_version=champion_version if champion_version or champion is None else 3,
-        others=tuple(card(model, value, metric=metric) for model, value in others),
-        single_features={"x": 0.61} if single is None else single,
-    )
+    """What a measured challenger looks like: everything that a gate asks for is there."""
+    served = ("student_int8", challenger)
+    others = (served, ("lightgbm", lightgbm), ("constant", constant), ("student_fp32", fp32), ("teacher", 0.69))
+    rivals = None not in (challenger, champion)
+    told = {
+        "use_case": "parcels",
+        "metric": metric,
+        "greater_is_better": greater,
+        "holdout": holdout(rows),
+        "learned": {"challenger": "2024-04-30"} | ({} if champion is None else {"champion": "2024-04-30"}),
+        "challenger": card("challenger", challenger, metric=metric, calibration=calibration),
+        "champion": None if champion is None else card("champion", champion, metric=metric, calibration=0.02),
+        "champion_version": champion_version if champion_version or champion is None else 3,
+        "others": tuple(card(model, value, metric=metric) for model, value in others),
+        "served": "student_int8",
+        "comparisons": (compared(challenger, champion, doubt, greater=greater),) if rivals else (),
+        "rarest_class": 40,
+        "single_features": {"x": 0.61} if single is None else single,
+    }
+    return Evaluation(**told | changes)
 
 
 def verdicts(report):
@@ -91,18 +109,11 @@ def reason(report, name):
 def test_a_good_challenger_passes_every_gate_and_every_reason_holds_numbers():
     report = evaluate_gates(evaluation(champion=0.67), use_case())
     assert report.passed
-    assert list(verdicts(report)) == [
-        "comparable",
-        "bound",
-        "champion",
-        "lightgbm",
-        "constant",
-        "quantization",
-        "leakage",
-    ]
+    assert list(verdicts(report)) == list(RULES)
     assert reason(report, "bound") == "auc 0.6800, at least 0.6000 is asked for"
     assert reason(report, "champion") == (
-        "auc 0.6800 against 0.6700 of champion 3: 0.0100 better, at most 0.0000 worse is accepted"
+        "auc 0.6800 against 0.6700 of champion 3: 0.0100 better, with 95% no less than 0.0100 better "
+        "(interval +0.0100 to +0.0100), at most 0.0000 worse is accepted"
     )
     assert reason(report, "lightgbm").startswith("auc 0.6800 against 0.6750 of lightgbm: 0.0050 better")
 
@@ -167,15 +178,16 @@ def test_a_baseline_that_is_missing_or_there_twice_fails_closed(who, copies):
 
 def test_a_champion_that_was_not_measured_blocks_the_challenger():
     report = evaluate_gates(evaluation(champion_version=3), use_case())
-    assert refused(report) == {"champion"}
+    assert refused(report) == {"comparable", "older", "champion", "slices"}
     assert reason(report, "champion") == "no scorecards of champion 3, one is needed"
 
 
 def test_a_comparison_on_other_rows_is_no_comparison():
     whole = evaluation(champion=0.6)
     other = whole.model_copy(update={"champion": card("student_int8", 0.6, rows=99)})
-    assert refused(evaluate_gates(other, use_case())) == {"champion"}
-    assert refused(evaluate_gates(evaluation(rows=50), use_case())) == {"comparable"}
+    assert refused(evaluate_gates(other, use_case())) == {"comparable"}
+    assert reason(evaluate_gates(other, use_case()), "comparable") == "the champion was measured on 99 rows, not 100"
+    assert refused(evaluate_gates(evaluation(rows=150), use_case())) == {"comparable"}
 
 
 def test_an_evaluation_by_another_metric_or_of_another_use_case_is_refused():

@@ -46,29 +46,6 @@ def table(colours: list[str | None], label: np.ndarray[Any, Any]) -> Table:
     return Table(np.zeros((len(colours), 3), np.float32), words, label.astype(np.float32))
 
 
-def test_the_calibration_error_is_the_mean_gap_of_its_bins() -> None:
-    score = np.repeat(np.arange(15) / 20 + 0.1, 40)
-    # In each bin two of forty rows less than predicted.
-    wanted = np.tile(np.arange(40), 15) < np.repeat(2 * np.arange(15) + 2, 40)
-    found = measures.calibration_error("binary", wanted.astype(float), score)
-    assert found == pytest.approx(0.05)
-    assert measures.calibration_error("binary", np.tile([0.0, 1.0], 50), np.full(100, 0.5)) == pytest.approx(0)
-    assert measures.calibration_error("binary", np.zeros(100), np.full(100, 0.3)) == pytest.approx(0.3)
-    assert measures.calibration_error("regression", np.zeros(3), np.zeros(3)) is None
-
-
-def test_over_and_under_confidence_do_not_cancel_between_bins() -> None:
-    score = np.repeat([0.2, 0.8], 100)
-    label = np.concatenate([np.arange(100) < 40, np.arange(100) < 60]).astype(float)
-    assert measures.calibration_error("binary", label, score) == pytest.approx(0.2)
-
-
-def test_of_classes_the_one_that_was_chosen_is_judged() -> None:
-    score = np.tile([0.7, 0.2, 0.1], (100, 1))
-    label = np.where(np.arange(100) < 60, 0, 1)
-    assert measures.calibration_error("multiclass", label, score) == pytest.approx(0.1)
-
-
 def test_slices_are_the_most_frequent_values_and_untellable_ones_have_a_count_alone() -> None:
     rng = np.random.default_rng(0)
     colours: list[str | None] = ["red"] * 200 + ["blue"] * 100 + [None] * 60 + ["few"] * 9 + ["x" * 500] * 70
