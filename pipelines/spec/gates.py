@@ -50,7 +50,7 @@ class CompressionGate(SpecModel):
     max_size_ratio: Annotated[float, Field(gt=0)] = 1.0
     """Of bytes; 16 KiB more are always accepted."""
     max_latency_ratio: Annotated[float, Field(gt=0)] = 2.0
-    """Of p99, by batches of 1 and of 4096 rows, in processor time: ratios of honest models were 0.6 to 1.4."""
+    """Of p99, by batches of 1 and of 4096 rows, in processor time: honest models reached 1.4."""
     min_speed_ratio: Annotated[float, Field(ge=0)] = 0.5
     """Of rows a second."""
 
@@ -64,7 +64,7 @@ class Sanity(SpecModel):
     """Greatest share of holdout rows with one and the same score."""
     max_feature_share: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Greatest share of all sensitivity that one feature may have (not judged where there is one feature)."""
-    max_collapse: Annotated[float, Field(ge=0)] = 0.15
+    max_collapse: Annotated[float, Field(ge=0)] = 0.2
     """How much worse the metric may be on the holdout than on rows that the model was trained on (log_loss, rmse and
     mae: as a share of what a constant loses on the same rows)."""
 
