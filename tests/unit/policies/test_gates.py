@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from pipelines.policies.gates import evaluate_gates
 from pipelines.records import Evaluation, Holdout, Scorecard
 from pipelines.spec import UseCase
+from tests.unit.policies.measured import HEALTHY
 
 
-def use_case(task="binary", metric="auc", *, compression="int8", **gates):
+def use_case(task="binary", metric="auc", *, served_as="int8", **gates):
     labels = {"binary": {"positive": {"above": 0}}, "regression": {}, "multiclass": {"classes": ["a", "b"]}}
     return UseCase.model_validate(
         {
@@ -28,7 +29,7 @@ def use_case(task="binary", metric="auc", *, compression="int8", **gates):
             },
             "label": {"table": "rows", "column": "y", "task": task, **labels[task]},
             "features": {"numeric": ["x"]},
-            "training": {"compression": compression},
+            "training": {"compression": served_as},
             "gates": {"metric": metric, "bound": 0.6, "max_loss_to_lightgbm": 0.01, "max_loss_to_fp32": 0.003, **gates},
         }
     )
@@ -57,12 +58,20 @@ def evaluation(
     lightgbm=0.675,
     constant=0.5,
     fp32=0.681,
+    served=None,
     metric="auc",
     greater=True,
     rows=100,
     single=None,
 ):
-    others = (("lightgbm", lightgbm), ("constant", constant), ("student_fp32", fp32), ("teacher", 0.69))
+    own = challenger if served is None else served
+    others = (
+        ("lightgbm", lightgbm),
+        ("constant", constant),
+        ("student_fp32", fp32),
+        ("teacher", 0.69),
+        ("student_int8", own),
+    )
     return Evaluation(
         use_case="parcels",
         metric=metric,
@@ -72,7 +81,9 @@ def evaluation(
         champion=None if champion is None else card("student_int8", champion, metric=metric),
         champion_version=champion_version if champion_version or champion is None else 3,
         others=tuple(card(model, value, metric=metric) for model, value in others),
+        served="student_int8",
         single_features={"x": 0.61} if single is None else single,
+        **HEALTHY,
     )
 
 
@@ -98,7 +109,17 @@ def test_a_good_challenger_passes_every_gate_and_every_reason_holds_numbers():
         "lightgbm",
         "constant",
         "quantization",
+        "compression_slices",
+        "size",
+        "latency",
+        "speed",
         "leakage",
+        "collapse",
+        "distribution",
+        "sensitivity",
+        "golden",
+        "invariance",
+        "data",
     ]
     assert reason(report, "bound") == "auc 0.6800, at least 0.6000 is asked for"
     assert reason(report, "champion") == (
@@ -198,7 +219,8 @@ def test_where_less_is_better_every_gate_turns_round():
 def test_an_uncompressed_student_has_nothing_to_lose_by_compression():
     whole = evaluation()
     others = tuple(each for each in whole.others if each.model != "student_fp32")
-    report = evaluate_gates(whole.model_copy(update={"others": others}), use_case(compression="none"))
+    changes = {"others": others, "served": "student_fp32", "fp32": None}
+    report = evaluate_gates(whole.model_copy(update=changes), use_case(served_as="none"))
     assert report.passed
 
 
