@@ -100,7 +100,8 @@ class Proofs:
     def in_quarantine(self, part: Bytes) -> bool:
         """Whether the last verdict on these bytes was that they are bad.
 
-        What was set aside may have been published since, under expectations that were corrected.
+        What was set aside may have been published since, under expectations that were corrected. A store that tells the
+        time in whole seconds says "before" within the same one, which refuses.
         """
         if part not in self.failed:
             return False
