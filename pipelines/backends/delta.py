@@ -261,7 +261,8 @@ class DeltaStore:
     def quarantine(  # noqa: D102
         self, report: ValidationReport, staged: StagedPartition | None, originals: Sequence[Path]
     ) -> Quarantined:
-        entry = self._quarantine.set_aside(report, originals)
+        published = staged is not None and staged.base == report.digest
+        entry = self._quarantine.set_aside(report, originals, published=published)
         if staged is not None:
             self.discard(staged)
         return entry

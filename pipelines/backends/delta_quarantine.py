@@ -7,6 +7,7 @@ _quarantine/<table>/<key>/<digest>/quarantined.json     the report; written last
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from pipelines.backends.delta_files import FileStore, Stored
@@ -24,11 +25,20 @@ class DeltaQuarantine:
         """Reads nothing."""
         self._files = files
 
-    def set_aside(self, report: ValidationReport, originals: Sequence[Path]) -> Quarantined:
-        """Copies the original files, then writes the report; the same bytes give the entry that is there."""
+    def set_aside(self, report: ValidationReport, originals: Sequence[Path], *, published: bool = False) -> Quarantined:
+        """Copies the original files, then writes the report; the same bytes give the entry that is there.
+
+        Args:
+            published: whether main holds the bytes, since expectations that were others let them through: an entry
+                that is there is then as old as this verdict.
+        """
         folder = _folder(report.table, report.partition, report.digest)
         path = f"{folder}/{_ENTRY}"
+        now = datetime.now(UTC)
         if self._files.find(path) is not None:
+            if published:
+                kept = self._entry(path).model_copy(update={"at": now})
+                self._files.write(path, kept.model_dump_json(indent=2).encode())
             return self._entry(path)
         for name, original in _names(originals):
             self._files.put(original, f"{folder}/{name}")
@@ -38,6 +48,7 @@ class DeltaQuarantine:
             partition=report.partition,
             report=report,
             folder=self._files.uri(folder),
+            at=now,
         )
         failpoint("quarantine.written")
         if self._files.write(path, entry.model_dump_json(indent=2).encode(), new=True):

@@ -287,7 +287,8 @@ class LakeFSStore:
         self, report: ValidationReport, staged: StagedPartition | None, originals: Sequence[Path]
     ) -> Quarantined:
         self._setup.ensure()
-        entry = self._records.set_aside(report, originals)
+        published = staged is not None and staged.base == report.digest
+        entry = self._records.set_aside(report, originals, published=published)
         if staged is not None:
             self.discard(staged)
         return entry

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from pipelines.backends.lakefs_client import Repository, Stored
@@ -40,8 +41,13 @@ class Records:
 
     # -- quarantine ------------------------------------------------------------------------------------------------
 
-    def set_aside(self, report: ValidationReport, originals: Sequence[Path]) -> Quarantined:
-        """Keeps the report and the original files; the same bytes give the same entry."""
+    def set_aside(self, report: ValidationReport, originals: Sequence[Path], *, published: bool = False) -> Quarantined:
+        """Keeps the report and the original files; the same bytes give the same entry.
+
+        Args:
+            published: whether main holds the bytes, since expectations that were others let them through: an entry
+                that is there is then as old as this verdict.
+        """
         folder = f"{self._table(report.table)}{checked_key(report.partition)}/{report.digest}/"
         entry = Quarantined(
             use_case=report.use_case,
@@ -49,9 +55,14 @@ class Records:
             partition=report.partition,
             report=report,
             folder=self._uri(folder),
+            at=datetime.now(UTC),
         )
         if (kept := self._repository.read(RECORDS, folder + _ENTRY)) is not None:
-            return Quarantined.model_validate_json(kept)
+            old = Quarantined.model_validate_json(kept)
+            if published:
+                old = old.model_copy(update={"at": entry.at})
+                self._write(folder + _ENTRY, old.model_dump_json(indent=2).encode())
+            return old
         taken: set[str] = set()
         for number, original in enumerate(originals):
             name = original.name if original.name not in taken else f"{number}-{original.name}"

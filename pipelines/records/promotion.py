@@ -91,14 +91,16 @@ class Fairness(Record):
 
 
 class ServedAgainstFp32(Record):
-    """The served student and its own fp32, timed in turn on the same rows, machine and minute."""
+    """The served student and its own fp32, timed in turn on the same rows, machine and minute, in processor time."""
 
     speed_ratio: float
     """Rows a second of the served one, divided by those of fp32."""
     latency_ratios: dict[int, float]
     """p99 of the served one divided by that of fp32, by rows of a batch."""
     size_ratio: float
-    """Bytes."""
+    """Bytes of the served graph, divided by those of fp32."""
+    more_bytes: int = 0
+    """By how many the served graph is larger; negative: smaller."""
     slices: tuple[SliceGain, ...] = ()
     """The served one (mine) against fp32 (other), on slices of `gates.slice_rows` rows or more."""
 
@@ -120,13 +122,17 @@ class SanityChecks(Record):
     same: float
     """Share of the most frequent score."""
     outside: int
-    """Scores that are no probability (classes) or not finite."""
+    """Scores that are no probability (classes: of a row, they add up to 1) or not finite."""
     sensitivity: dict[str, float]
     """Mean absolute change of the score when a feature's values are shuffled among the rows."""
     invariance: dict[str, float]
-    """Greatest absolute difference of a score, by what was changed: `column_order`, `batch_size`."""
+    """Greatest absolute difference of a score, by what was changed: `column_order` and `batch_size` of the engine;
+    `graph`: the registered file as any client runs it, as a share of the largest score."""
     seen_metric: float | None
     """The metric on rows that the model was trained on. None where they are not at hand any more."""
+    collapse: float | None = None
+    """How much worse it is on the holdout: the difference for auc and accuracy; for the others that of the share of a
+    constant's loss, on the same rows, which the model does away with."""
     golden: tuple[GoldenOutcome, ...] = ()
 
 

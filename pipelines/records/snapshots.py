@@ -83,6 +83,8 @@ class Quarantined(Record):
     partition: str
     report: ValidationReport
     folder: str
+    at: datetime | None = None
+    """When these bytes were last found bad, by the clock of whoever did (UTC); None: before it was noted."""
 
 
 class Landing(Record):

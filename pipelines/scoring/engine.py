@@ -35,25 +35,26 @@ class Engine:
     graph gives: tests hold both.
     """
 
-    def __init__(self, folder: Path, *, tile_rows: int = 8192, threads: int | None = None) -> None:
-        """Loads `model.onnx` of a verified artifact folder.
+    def __init__(self, folder: Path, *, tile_rows: int = 8192, threads: int | None = None, graph: str = _GRAPH) -> None:
+        """Loads a graph of a verified artifact folder.
 
         Args:
             folder: sealed or, in training, about to be; the bytes of a sealed one are compared with their digests.
             tile_rows: rows that are encoded and scored at once by a thread; bounds the memory, changes no score.
             threads: tiles at once; what the affinity and the cgroup of this process allow when not given.
+            graph: the file; what is served when not given.
 
         Raises:
             IntegrityError: the folder holds no such artifact.
         """
         try:
-            card, graph = _read(folder)
+            card, model = _read(folder, graph)
             self.facts: dict[str, Any] = json.loads(card)
             self.numeric: list[str] = list(self.facts["numeric"])
             self.categorical: list[str] = list(self.facts["categorical"])
             self._encoders = encoders(self.facts)
-            entered = cut(graph, self.facts, self._encoders)
-            self._session = Session(graph if entered is None else entered)
+            entered = cut(model, self.facts, self._encoders)
+            self._session = Session(model if entered is None else entered)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(explain(str(folder), f"not a model artifact: {error}")) from None
         self.enters_behind_encoders = entered is not None
@@ -195,12 +196,12 @@ def _is_number(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)
 
 
-def _read(folder: Path) -> tuple[bytes, bytes]:
-    """The bytes of model.json and model.onnx, read once: what is parsed is what was compared with its digest."""
-    read = {name: (folder / name).read_bytes() for name in (_CARD, _GRAPH)}
+def _read(folder: Path, graph: str) -> tuple[bytes, bytes]:
+    """The bytes of model.json and of the graph, read once: what is parsed is what was compared with its digest."""
+    read = {name: (folder / name).read_bytes() for name in (_CARD, graph)}
     if (folder / DIGESTS).is_file():
         sealed = json.loads((folder / DIGESTS).read_bytes())
         for name, content in read.items():
             if hashlib.sha256(content).hexdigest() != sealed.get(name):
                 raise ValueError(f"{name} is not what was sealed")
-    return read[_CARD], read[_GRAPH]
+    return read[_CARD], read[graph]

@@ -49,10 +49,11 @@ class CompressionGate(SpecModel):
     """What the served student may cost against its own fp32, both measured in turn on the same machine."""
 
     max_slice_loss: Annotated[float, Field(ge=0)] = 0.02
-    """Of the metric, on any slice of `slice_rows` rows or more."""
+    """Of the metric (rmse and mae: as a share of fp32's), on any slice of `slice_rows` rows or more."""
     max_size_ratio: Annotated[float, Field(gt=0)] = 1.0
+    """Of bytes; 16 KiB more are always accepted."""
     max_latency_ratio: Annotated[float, Field(gt=0)] = 2.0
-    """Of p99, by batches of 1 and of 4096 rows."""
+    """Of p99, by batches of 1 and of 4096 rows, in processor time: honest models reached 1.4."""
     min_speed_ratio: Annotated[float, Field(ge=0)] = 0.5
     """Of rows a second."""
 
@@ -66,9 +67,9 @@ class Sanity(SpecModel):
     """Greatest share of holdout rows with one and the same score."""
     max_feature_share: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Greatest share of all sensitivity that one feature may have (not judged where there is one feature)."""
-    max_collapse: Annotated[float, Field(ge=0)] = 0.15
-    """How much worse the metric may be on the holdout than on rows that the model was trained on (rmse and mae: as a
-    share of the latter)."""
+    max_collapse: Annotated[float, Field(ge=0)] = 0.2
+    """How much worse the metric may be on the holdout than on rows that the model was trained on (log_loss, rmse and
+    mae: as a share of what a constant loses on the same rows)."""
 
 
 class Gates(SpecModel):

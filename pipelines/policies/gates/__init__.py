@@ -6,7 +6,7 @@ gate that fails to judge has refused.
 
 from __future__ import annotations
 
-from pipelines.policies.gates import compression, quality, sanity
+from pipelines.policies.gates import compression, data, quality, sanity
 from pipelines.policies.gates.rules import Rule, verdict
 from pipelines.records import Evaluation, Gate, GateReport
 from pipelines.spec import UseCase
@@ -23,7 +23,17 @@ RULES: dict[str, Rule] = {
     "lightgbm": quality.lightgbm,
     "constant": quality.constant,
     "quantization": compression.quantization,
+    "compression_slices": compression.slices,
+    "size": compression.size,
+    "latency": compression.latency,
+    "speed": compression.speed,
     "leakage": sanity.leakage,
+    "collapse": sanity.collapse,
+    "distribution": sanity.distribution,
+    "sensitivity": sanity.sensitivity,
+    "golden": sanity.golden,
+    "invariance": sanity.invariance,
+    "data": data.data,
 }
 
 

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from pipelines.policies.gates import RULES, evaluate_gates
 from pipelines.records import Comparison, Evaluation, Holdout, Interval, Scorecard, SnapshotRef
 from pipelines.spec import UseCase
+from tests.unit.policies.measured import HEALTHY
 
 
-def use_case(task="binary", metric="auc", *, compression="int8", **gates):
+def use_case(task="binary", metric="auc", *, served_as="int8", **gates):
     labels = {"binary": {"positive": {"above": 0}}, "regression": {}, "multiclass": {"classes": ["a", "b"]}}
     return UseCase.model_validate(
         {
@@ -28,7 +29,7 @@ def use_case(task="binary", metric="auc", *, compression="int8", **gates):
             },
             "label": {"table": "rows", "column": "y", "task": task, **labels[task]},
             "features": {"numeric": ["x"]},
-            "training": {"compression": compression},
+            "training": {"compression": served_as},
             "gates": {"metric": metric, "bound": 0.6, "max_loss_to_lightgbm": 0.01, "max_loss_to_fp32": 0.003, **gates},
         }
     )
@@ -64,6 +65,7 @@ def evaluation(
     lightgbm=0.675,
     constant=0.5,
     fp32=0.681,
+    served=None,
     metric="auc",
     greater=True,
     rows=100,
@@ -73,8 +75,8 @@ def evaluation(
     **changes,
 ):
     """What a measured challenger looks like: everything that a gate asks for is there."""
-    served = ("student_int8", challenger)
-    others = (served, ("lightgbm", lightgbm), ("constant", constant), ("student_fp32", fp32), ("teacher", 0.69))
+    own = ("student_int8", challenger if served is None else served)
+    others = (own, ("lightgbm", lightgbm), ("constant", constant), ("student_fp32", fp32), ("teacher", 0.69))
     rivals = None not in (challenger, champion)
     told = {
         "use_case": "parcels",
@@ -87,6 +89,7 @@ def evaluation(
         "champion_version": champion_version if champion_version or champion is None else 3,
         "others": tuple(card(model, value, metric=metric) for model, value in others),
         "served": "student_int8",
+        **HEALTHY,
         "comparisons": (compared(challenger, champion, doubt, greater=greater),) if rivals else (),
         "rarest_class": 40,
         "single_features": {"x": 0.61} if single is None else single,
@@ -209,8 +212,10 @@ def test_where_less_is_better_every_gate_turns_round():
 
 def test_an_uncompressed_student_has_nothing_to_lose_by_compression():
     whole = evaluation()
-    others = tuple(each for each in whole.others if each.model != "student_fp32")
-    report = evaluate_gates(whole.model_copy(update={"others": others}), use_case(compression="none"))
+    others = tuple(each for each in whole.others if not each.model.startswith("student"))
+    others = (*others, card("student_fp32", 0.68))
+    changes = {"others": others, "served": "student_fp32", "fp32": None}
+    report = evaluate_gates(whole.model_copy(update=changes), use_case(served_as="none"))
     assert report.passed
 
 

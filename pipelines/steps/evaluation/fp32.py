@@ -1,0 +1,123 @@
+"""What compression cost: the served student against its own fp32, in turn, on the same rows.
+
+Both go through the engine, on one thread. Time is the processor time of this process: what other processes take of a
+busy machine counts for neither. (At a load of 12 on two cores, ratios of the p99 of wall-clock time lay between 0.2 and
+4.2 for one pair of models, those of processor time between 0.85 and 1.25.) Shapes: n rows, c classes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from pipelines.metrics import metrics
+from pipelines.records import ServedAgainstFp32, SliceGain
+from pipelines.scoring.engine import Engine
+from pipelines.spec import GREATER_IS_BETTER, UseCase
+from pipelines.steps.evaluation.meeting import Meeting
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Scores = NDArray[np.floating]
+
+#: The artifact's own fp32 student, as training names it.
+FP32 = "student_fp32.onnx"
+#: What model.json calls a served graph that nothing was taken from.
+AS_THEY_ARE = ("student_fp32", "lightgbm_onnx")
+#: By rows of a batch: how often each model scores one, at most, and for how many seconds both together.
+REPEATS = {1: (300, 0.25), 4096: (60, 0.4)}
+#: So often at least, however long it takes.
+_FEWEST = 20
+_DIFFERENT, _SEED = 8, 20131020
+
+
+def served_against_fp32(meeting: Meeting) -> Mapping[str, Any]:
+    """The field `fp32` of an evaluation; None where the artifact's student is served as it is, and for trees."""
+    served_as = json.loads((meeting.folder / "model.json").read_text("utf-8"))["served"]
+    if served_as in AS_THEY_ARE:
+        return {"fp32": None}
+    tile = max(REPEATS)
+    served = Engine(meeting.folder, tile_rows=tile, threads=1)
+    full = Engine(meeting.folder, tile_rows=tile, threads=1, graph=FP32)
+    taken = {rows: in_turn(served, full, meeting.frame, rows) for rows in REPEATS}
+    ours, theirs = ((meeting.folder / name).stat().st_size for name in ("model.onnx", FP32))
+    return {
+        "fp32": ServedAgainstFp32(
+            speed_ratio=ratio(taken[tile], 0.5) ** -1,
+            latency_ratios={rows: ratio(times, 0.99) for rows, times in taken.items()},
+            size_ratio=ours / theirs,
+            more_bytes=ours - theirs,
+            slices=slices(meeting, Engine(meeting.folder, graph=FP32, tile_rows=meeting.spec.scoring.tile_rows)),
+        )
+    }
+
+
+def in_turn(served: Engine, full: Engine, frame: pl.DataFrame, rows: int) -> NDArray[np.float64]:
+    """[repeats, 2] processor seconds of a batch, served and fp32: in turn, on the same rows, after a warm-up.
+
+    Who goes first changes with every repeat.
+    """
+    import numpy as np
+
+    most, seconds = REPEATS[rows]
+    rng = np.random.default_rng(_SEED)
+    batches = [frame[rng.integers(0, frame.height, rows)] for _ in range(_DIFFERENT)]
+    engines = (served, full)
+    for batch in batches[:2]:
+        for engine in engines:
+            engine.score(batch)
+    taken = np.empty((most, 2))
+    begun = time.perf_counter()
+    for repeat in range(most):
+        for who in (0, 1) if repeat % 2 else (1, 0):
+            start = time.process_time()
+            engines[who].score(batches[repeat % _DIFFERENT])
+            taken[repeat, who] = time.process_time() - start
+        if repeat + 1 >= _FEWEST and time.perf_counter() - begun > seconds:
+            break
+    return taken[: repeat + 1]
+
+
+def ratio(taken: NDArray[np.float64], share: float) -> float:
+    """The served one's quantile divided by that of fp32."""
+    import numpy as np
+
+    ours, theirs = np.quantile(taken, share, axis=0, method="higher")
+    return float(ours / max(theirs, 1e-9))
+
+
+def slices(meeting: Meeting, full: Engine) -> tuple[SliceGain, ...]:
+    """The gate's metric of both on each value of `features.slices` that has rows enough, where it is defined."""
+    spec, frame = meeting.spec, meeting.frame
+    if not spec.features.slices:
+        return ()
+    theirs, found = full.score(frame), []
+    for feature in spec.features.slices:
+        values = frame.get_column(feature)
+        counts = values.value_counts(name="__rows").filter(pl.col("__rows") >= spec.gates.slice_rows)
+        for value in counts.sort("__rows", feature, descending=True).get_column(feature):
+            mine = values.is_null() if value is None else (values == value).fill_null(False)
+            name = f"{feature} = {'null' if value is None else value}"
+            gain = _gain(spec, name, mine.to_numpy(), meeting, theirs)
+            found += [] if gain is None else [gain]
+    return tuple(found)
+
+
+def _gain(spec: UseCase, name: str, chosen: NDArray[np.bool_], meeting: Meeting, theirs: Scores) -> SliceGain | None:
+    import math
+
+    metric = spec.gates.metric
+    ours, full = (
+        metrics(spec.label.task, meeting.labels[chosen], scores[chosen], len(spec.label.classes) or None)[metric]
+        for scores in (meeting.scores, theirs)
+    )
+    if math.isnan(full):  # one class: there is no AUC to lose
+        return None
+    gain = ours - full if GREATER_IS_BETTER[metric] else full - ours
+    return SliceGain(slice=name, rows=int(chosen.sum()), mine=ours, other=full, gain=gain)
