@@ -29,6 +29,8 @@ from pipelines.steps.features import build_features, context_keys
 from pipelines.steps.reads import prediction_notes
 
 PREDICTIONS = "predictions"
+#: What is decided of a row: binary, whether its score reaches the model's threshold; multiclass, the likeliest class.
+DECISION = "prediction"
 #: In an erase commit's provenance: the digest of each partition that it replaced.
 REPLACES = "replaces"
 #: Partitions whose features are held in memory at once.
@@ -136,8 +138,10 @@ def score(
             due.append(partition)
     unseen: dict[str, dict[str, float]] = {}
     staged: tuple[StagedPartition, ...] = ()
+    threshold = None
     if due:
         engine = Engine(registry.fetch(model), tile_rows=spec.scoring.tile_rows)
+        threshold = engine.threshold
 
         def drafts() -> Iterator[Draft]:
             for start in range(0, len(due), _CHUNK):
@@ -158,6 +162,7 @@ def score(
             for partition in due
         },
         spec=spec.digest,
+        threshold=threshold,
         unseen=unseen,
         unchanged=tuple(sorted(set(partitions) - set(due))),
     )
@@ -199,10 +204,11 @@ def _with_scores(spec: UseCase, features: pl.DataFrame, engine: Engine, model: M
     if spec.label.task == "multiclass":
         names = spec.label.classes
         columns = [pl.Series(f"score_{name}", scores[:, index]) for index, name in enumerate(names)]
-        best = pl.Series("prediction", names, dtype=pl.String).gather(scores.argmax(axis=1))
-        columns.append(best.alias("prediction"))
+        columns.append(pl.Series(DECISION, names, dtype=pl.String).gather(scores.argmax(axis=1)))
     else:
         columns = [pl.Series("score", scores)]
+        if (decided := engine.decide(scores)) is not None:
+            columns.append(pl.Series(DECISION, decided))
     return features.select("partition", *spec.rows.key).with_columns(
         *columns, pl.lit(model.version, dtype=pl.Int64).alias("model_version")
     )
@@ -303,7 +309,25 @@ def _checks(
         checks.append(
             Check(name="scores_in_range", passed=outside == 0, observed=f"{outside} outside", allowed="0 to 1")
         )
+        wrong = frame.select((pl.col(DECISION).ne_missing(_decision(spec, scored))).sum()).item()
+        checks.append(
+            Check(
+                name="decisions_match_scores",
+                column=DECISION,
+                passed=wrong == 0,
+                observed=f"{wrong} decided otherwise than their scores say",
+                allowed="0",
+            )
+        )
     return checks
+
+
+def _decision(spec: UseCase, scored: Scored) -> pl.Expr:
+    """What a row's scores decide: binary, or the first of the highest classes."""
+    if spec.label.task == "binary":
+        return pl.col("score").cast(pl.Float64) >= scored.threshold
+    highest = pl.concat_list(score_columns(spec)).list.arg_max()
+    return highest.replace_strict(dict(enumerate(spec.label.classes)), return_dtype=pl.String)
 
 
 def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -> tuple[Prediction, ...]:
@@ -316,7 +340,9 @@ def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -
     fresh: set[str] = set()
     if validated.staged:
         provenance = prediction_notes(store, scored, validated.staged)
-        done = store.publish(PREDICTIONS, validated.staged, validated.reports, run, provenance=provenance)
+        done = store.publish(
+            PREDICTIONS, validated.staged, validated.reports, run, provenance=provenance, wider=True
+        )
         fresh = {part.partition for part in done.published}
     head = store.head(PREDICTIONS)
     if head is None:
