@@ -154,6 +154,7 @@ class SnapshotStore(Protocol):
         absent: bool = False,
         kind: Literal["publish", "erase"] = "publish",
         suite: str | None = None,
+        wider: bool = False,
     ) -> Publication:
         """Makes the staged partitions visible in one atomic commit; replaces partitions of the same key.
 
@@ -166,6 +167,8 @@ class SnapshotStore(Protocol):
             provenance: kept in the commit (JSON values).
             absent: fail when any of the partitions is published already, whenever that was.
             suite: digest of the suite that must have judged, where that can be said beforehand.
+            wider: whether the partitions may have columns that the table has not. It has them from this commit on, and
+                they are null in its other partitions; a snapshot from before has the columns that it had.
 
         Raises:
             AuditError: a report is missing, failed, or is not of exactly these bytes and this suite.
