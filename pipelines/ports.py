@@ -42,7 +42,9 @@ from pipelines.records import (
 from pipelines.spec import UseCase
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
 #: The partition key of a table that has one file, not one a partition.
 STATIC = "static"
@@ -547,17 +549,19 @@ class FairnessAuditor(Protocol):
     def audit(
         self,
         column: str,
-        groups: Sequence[str | None],
-        labels: Sequence[bool],
-        decisions: Sequence[bool],
+        values: Sequence[str | None],
+        codes: NDArray[np.integer],
+        labels: NDArray[np.bool_],
+        decisions: NDArray[np.bool_],
         min_rows: int,
     ) -> Fairness:
-        """Selection rates and odds by group.
+        """Selection rates and odds by group, sorted by value, null last.
 
         Args:
-            groups: each row's value of the column.
-            labels: each row's outcome.
-            decisions: each row's decision.
+            values: each group's value of the column; null is a group of its own.
+            codes: [n], each row's group, as its place in `values`.
+            labels: [n], each row's outcome.
+            decisions: [n], each row's decision.
             min_rows: rows of a group below which it is listed, not judged.
         """
         ...

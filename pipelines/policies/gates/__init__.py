@@ -6,7 +6,7 @@ gate that fails to judge has refused.
 
 from __future__ import annotations
 
-from pipelines.policies.gates import compression, quality, sanity
+from pipelines.policies.gates import compression, fairness, quality, sanity
 from pipelines.policies.gates.rules import Rule, verdict
 from pipelines.records import Evaluation, Gate, GateReport
 from pipelines.spec import UseCase
@@ -20,6 +20,7 @@ RULES: dict[str, Rule] = {
     "constant": quality.constant,
     "quantization": compression.quantization,
     "leakage": sanity.leakage,
+    "fairness": fairness.fairness,
 }
 
 

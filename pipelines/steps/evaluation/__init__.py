@@ -13,12 +13,13 @@ from pipelines.errors import IntegrityError, TransientError
 from pipelines.ports import FairnessAuditor, ModelRegistry, SnapshotStore
 from pipelines.records import Evaluation, Holdout, ModelRef, TrainedModel
 from pipelines.spec import GREATER_IS_BETTER, UseCase
-from pipelines.steps.evaluation import quality
+from pipelines.steps.evaluation import fairness, quality
 from pipelines.steps.evaluation.meeting import Meeting, Part
 
 #: What is measured beside the scorecards, by name: one that fails is an entry of `errors`, and its gates refuse.
 PARTS: dict[str, Part] = {
     "features": quality.single_features,
+    "fairness": fairness.fairness,
 }
 
 

@@ -99,6 +99,7 @@ def test_a_good_challenger_passes_every_gate_and_every_reason_holds_numbers():
         "constant",
         "quantization",
         "leakage",
+        "fairness",
     ]
     assert reason(report, "bound") == "auc 0.6800, at least 0.6000 is asked for"
     assert reason(report, "champion") == (
