@@ -1,4 +1,4 @@
-"""Loans with a region that is no feature, published straight into a store: past grants depend on it, repayment does not.
+"""Loans with a region that is no feature, published straight into a store: past grants depend on it, repayment not.
 
 `postcode` stands for the region, so that a model of past grants is biased without having seen it.
 """
