@@ -48,7 +48,7 @@ class Fairlearn:
             sample_params={name: {"sample_weight": cells[kinds]} for name in metrics},
         ).by_group
         by_label = cells.reshape(-1, 2, 2).sum(axis=2)
-        found = [_group(values[code], rates.loc[code], *by_label[code].tolist(), min_rows) for code in rates.index]
+        found = [_group(values[code], rates.loc[code], by_label[code], min_rows) for code in rates.index]
         judged = [group for group in found if group.judged]
         return Fairness(
             column=column,
@@ -61,7 +61,8 @@ class Fairlearn:
         )
 
 
-def _group(value: str | None, rates: Any, negatives: int, positives: int, min_rows: int) -> Group:
+def _group(value: str | None, rates: Any, rows: NDArray[np.integer], min_rows: int) -> Group:
+    negatives, positives = map(int, rows)
     return Group(
         value=value,
         rows=negatives + positives,
