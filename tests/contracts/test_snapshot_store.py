@@ -190,6 +190,27 @@ def test_of_two_runs_that_bring_the_same_column_both_are_published(store: Snapsh
     assert store.scan(head).collect().get_column("more").to_list() == [True, True, True]
 
 
+def test_of_runs_that_bring_the_same_column_at_once_each_is_published(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 1)
+    days = [f"2013-01-0{day}" for day in range(2, 6)]
+    barrier = threading.Barrier(len(days))
+
+    def publish(day: str) -> None:
+        staged = store.stage("rows", [Draft(partition=day, frame=WIDE)], RUN)
+        barrier.wait()
+        store.publish("rows", staged, [audit(part) for part in staged], RUN, wider=True)
+
+    threads = [threading.Thread(target=publish, args=(day,)) for day in days]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    head = store.head("rows")
+    assert head is not None
+    assert store.scan(head).collect().get_column("more").to_list() == [None, True, True, True, True]
+    assert len(store.history("rows")) == 5
+
+
 def test_absent_publishes_once_and_refuses_other_bytes(store: SnapshotStore) -> None:
     first = stage(store, "e000001", 1, table="log")
     store.publish("log", [first], [audit(first)], RUN, absent=True)
