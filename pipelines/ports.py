@@ -42,7 +42,9 @@ from pipelines.records import (
 from pipelines.spec import UseCase
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
 #: The partition key of a table that has one file, not one a partition.
 STATIC = "static"
@@ -154,6 +156,7 @@ class SnapshotStore(Protocol):
         absent: bool = False,
         kind: Literal["publish", "erase"] = "publish",
         suite: str | None = None,
+        wider: bool = False,
     ) -> Publication:
         """Makes the staged partitions visible in one atomic commit; replaces partitions of the same key.
 
@@ -166,6 +169,8 @@ class SnapshotStore(Protocol):
             provenance: kept in the commit (JSON values).
             absent: fail when any of the partitions is published already, whenever that was.
             suite: digest of the suite that must have judged, where that can be said beforehand.
+            wider: whether the partitions may have columns that the table has not. It has them from this commit on, and
+                they are null in its other partitions; a snapshot from before has the columns that it had.
 
         Raises:
             AuditError: a report is missing, failed, or is not of exactly these bytes and this suite.
@@ -544,17 +549,19 @@ class FairnessAuditor(Protocol):
     def audit(
         self,
         column: str,
-        groups: Sequence[str | None],
-        labels: Sequence[bool],
-        decisions: Sequence[bool],
+        values: Sequence[str | None],
+        codes: NDArray[np.integer],
+        labels: NDArray[np.bool_],
+        decisions: NDArray[np.bool_],
         min_rows: int,
     ) -> Fairness:
-        """Selection rates and odds by group.
+        """Selection rates and odds by group, sorted by value, null last.
 
         Args:
-            groups: each row's value of the column.
-            labels: each row's outcome.
-            decisions: each row's decision.
+            values: each group's value of the column; null is a group of its own.
+            codes: [n], each row's group, as its place in `values`.
+            labels: [n], each row's outcome.
+            decisions: [n], each row's decision.
             min_rows: rows of a group below which it is listed, not judged.
         """
         ...

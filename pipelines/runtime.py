@@ -247,10 +247,10 @@ class Runtime:
         return scoring.score(self.spec, self.store, self.registry, model, partitions, self.run, anew=anew)
 
     def audit_scores(self, scored: Scored) -> AuditedScores:
-        """Audits staged scores; see `steps.scoring.audit_scores`."""
-        from pipelines.steps import scoring
+        """Audits staged scores; see `steps.score_audit.audit_scores`."""
+        from pipelines.steps import score_audit
 
-        return scoring.audit_scores(self.spec, self.store, scored)
+        return score_audit.audit_scores(self.spec, self.store, scored)
 
     def publish_scores(self, audited: AuditedScores) -> tuple[Prediction, ...]:
         """Publishes audited scores; see `steps.scoring.publish_scores`."""

@@ -31,7 +31,8 @@ from pipelines.backends.delta_log import DeltaLog, Live, live, named_files
 from pipelines.backends.delta_names import checked_table, data_path
 from pipelines.backends.delta_quarantine import DeltaQuarantine
 from pipelines.backends.delta_staging import DeltaStaging
-from pipelines.errors import AuditError, ConflictError, NotFoundError, SchemaMismatch, explain
+from pipelines.columns import admitted
+from pipelines.errors import AuditError, ConflictError, NotFoundError, explain
 from pipelines.failpoints import failpoint
 from pipelines.ports import Draft
 from pipelines.records import (
@@ -102,6 +103,7 @@ class DeltaStore:
         absent: bool = False,
         kind: Literal["publish", "erase"] = "publish",
         suite: str | None = None,
+        wider: bool = False,
     ) -> Publication:
         audits = audits_of(self._use_case, table, staged, reports, suite)
         seen = {part.partition: self._staging.verify(part) for part in staged}
@@ -109,7 +111,7 @@ class DeltaStore:
         failpoint("publish.verified")
         for _ in range(_ATTEMPTS):
             delta = self._log.open(table) or self._log.create(table, columns[0])
-            self._refuse_other_columns(table, delta, columns)
+            widened = self._columns(table, delta, columns, wider=wider)
             files = named_files(delta, [part.partition for part in staged])
             current = {each.partition: each for each in files}
             now = {part.partition: _digest(current, part.partition) for part in staged}
@@ -131,7 +133,8 @@ class DeltaStore:
                 provenance=dict(provenance or {}),
             )
             old = [each for each in files if each.partition in note.partitions]
-            if (made := self._log.commit(delta, note, add=[_live(part) for part in changed], remove=old)) is not None:
+            new = [_live(part) for part in changed]
+            if (made := self._log.commit(delta, note, add=new, remove=old, columns=widened)) is not None:
                 failpoint("publish.committed")
                 version = made
                 break
@@ -141,19 +144,14 @@ class DeltaStore:
         self._staging.settle(staged, seen)
         return _publication(self._log.ref(table, version), map(_live, staged), {part.partition for part in changed})
 
-    def _refuse_other_columns(self, table: str, delta: DeltaTable, columns: Iterable[pl.Schema]) -> None:
+    def _columns(self, table: str, delta: DeltaTable, offered: Iterable[pl.Schema], *, wider: bool) -> pl.Schema | None:
+        """The table's columns once these partitions are in it; None where they stay what they are."""
         published = pl.Schema(delta.schema())
         published.pop("partition")
-        for schema in columns:
-            if list(published.items()) != list(schema.items()):
-                raise SchemaMismatch(
-                    explain(
-                        f"{self._use_case}/{table}",
-                        f"the partition's columns are {_shown(schema)}",
-                        allowed=f"the published table's: {_shown(published)}",
-                        remedy="publish a changed schema under a new table or use case name",
-                    )
-                )
+        columns = published
+        for schema in offered:
+            columns = admitted(f"{self._use_case}/{table}", columns, schema, wider=wider)
+        return None if columns == published else columns
 
     def revert(self, to: SnapshotRef, run: RunInfo, *, reason: str) -> Publication:  # noqa: D102
         wanted = named_files(self._log.at(to))
@@ -216,15 +214,15 @@ class DeltaStore:
             return pl.DataFrame(schema=pl.Schema(delta.schema())).lazy().select("partition", chosen)
         self._keeper.refuse_removed(snapshot.id, snapshot.table, [held[key] for key in wanted])
         files = [self._files.uri(f"{snapshot.table}/{held[key].path}") for key in wanted]
-        return self._scan(files, hive=True).select("partition", chosen)
-
-    def _scan(self, files: list[str], *, hive: bool) -> pl.LazyFrame:
-        return pl.scan_parquet(
+        rows = pl.scan_parquet(
             files,
-            hive_partitioning=hive,
-            hive_schema={"partition": pl.String} if hive else None,
+            schema=pl.Schema(delta.schema()),
+            missing_columns="insert",  # partitions from before the table became wider
+            hive_partitioning=True,
+            hive_schema={"partition": pl.String},
             storage_options=self._files.polars_options,
         )
+        return rows.select("partition", chosen)
 
     def history(self, table: str) -> list[Commit]:  # noqa: D102
         return self._log.history(table)
@@ -245,7 +243,8 @@ class DeltaStore:
 
     def read_held(self, table: str, part: PublishedPartition) -> pl.LazyFrame:  # noqa: D102
         self._keeper.refuse_unheld(checked_table(table), part)
-        return self._scan([self._files.uri(f"{table}/{data_path(part.partition, part.digest)}")], hive=False)
+        uri = self._files.uri(f"{table}/{data_path(part.partition, part.digest)}")
+        return pl.scan_parquet(uri, hive_partitioning=False, storage_options=self._files.polars_options)
 
     def purge(self, tombstone: Tombstone) -> None:  # noqa: D102
         self._keeper.purge(tombstone)
@@ -311,7 +310,3 @@ def _without(these: Iterable[Live], those: Iterable[Live]) -> list[Live]:
 
 def _digest(held: Mapping[str, Live], partition: str) -> str | None:
     return held[partition].digest if partition in held else None
-
-
-def _shown(schema: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())

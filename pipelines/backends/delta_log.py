@@ -23,7 +23,7 @@ from pipelines.errors import NotFoundError, explain
 from pipelines.records import Commit, CommitNote, PublishedPartition, SnapshotRef
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, Schema
 
 _NOTE = "overnight"
 _RETRIES = 15
@@ -150,7 +150,7 @@ class DeltaLog:
         with self._answering(table), contextlib.suppress(CommitFailedError):
             DeltaTable.create(
                 self._files.uri(table),
-                pl.Schema([*schema.items(), ("partition", pl.String())]),
+                _with_partition(schema),
                 mode="ignore",
                 partition_by=["partition"],
                 configuration=_CONFIGURATION,
@@ -168,13 +168,17 @@ class DeltaLog:
         add: Sequence[Live],
         remove: Sequence[Live],
         alone: bool = False,
+        columns: pl.Schema | None = None,
     ) -> int | None:
         """One attempt to make a new version out of an opened one.
 
         Args:
             add: files that lie in the table's folder.
+            remove: every file of the partitions of `add` that the opened version names, or those of a revert.
             alone: only when no other commit came since `delta` was opened; else only commits of the same
                 partitions are in the way.
+            columns: the table's from now on, without `partition`, where they change; any other commit is then in the
+                way.
 
         Returns:
             The version it made, or None when another commit was in the way.
@@ -184,9 +188,9 @@ class DeltaLog:
         from deltalake.transaction import AddAction, RemoveAction
 
         now = int(datetime.now(UTC).timestamp() * 1000)
-        actions: list[Any] = [
-            RemoveAction(old.path, True, now, old.bytes, {"partition": old.partition}) for old in remove
-        ]
+        actions: list[Any] = []
+        if columns is None:
+            actions += [RemoveAction(old.path, True, now, old.bytes, {"partition": old.partition}) for old in remove]
         for new in add:
             stats = json.dumps({"numRecords": new.rows})
             actions.append(AddAction(new.path, new.bytes, {"partition": new.partition}, now, True, stats))
@@ -198,9 +202,11 @@ class DeltaLog:
             try:
                 delta.create_write_transaction(
                     actions,
-                    mode="append",
-                    schema=delta.schema(),
+                    # delta-rs writes other columns down in this mode alone, which removes the partitions' files itself.
+                    mode="append" if columns is None else "overwrite",
+                    schema=delta.schema() if columns is None else _delta_schema(columns),
                     partition_by=["partition"],
+                    partition_filters=None if columns is None else [("partition", "in", touched)],
                     commit_properties=CommitProperties(
                         custom_metadata={_NOTE: text},
                         max_commit_retries=0 if alone else _RETRIES,
@@ -255,3 +261,13 @@ class DeltaLog:
             yield
         except (DeltaError, OSError) as error:
             raise unavailable(f"{self._use_case}/{table}", error) from error
+
+
+def _with_partition(columns: pl.Schema) -> pl.Schema:
+    return pl.Schema([*columns.items(), ("partition", pl.String())])
+
+
+def _delta_schema(columns: pl.Schema) -> Schema:
+    from deltalake import Schema
+
+    return Schema.from_arrow(pl.DataFrame(schema=_with_partition(columns)).to_arrow().schema)

@@ -38,6 +38,7 @@ from pipelines.backends.lakefs_revert import revert
 from pipelines.backends.lakefs_setup import Setup
 from pipelines.backends.lakefs_staging import Staging
 from pipelines.errors import (
+    IntegrityError,
     NotFoundError,
     SpecError,
     explain,
@@ -89,6 +90,7 @@ class LakeFSStore:
         self._setup = Setup(self._repository, f"{storage.rstrip('/')}/{self._repository.name}", gate)
         self._records = Records(self._repository)
         self._audited: set[str] = set()
+        self._schemas: dict[SnapshotRef, pl.Schema] = {}
         self._blocks = Blocks(self._repository, blocks)
         self._staging = Staging(self._repository, self._records, self._blocks, cache, use_case)
         self._publishing = Publishing(self._repository, self._records, self._staging, use_case)
@@ -123,10 +125,11 @@ class LakeFSStore:
         absent: bool = False,
         kind: Literal["publish", "erase"] = "publish",
         suite: str | None = None,
+        wider: bool = False,
     ) -> Publication:
         audits = audits_of(self._use_case, table, staged, reports, suite)
         version, changed = self._publishing.publish(
-            table, staged, audits, run, provenance=provenance or {}, absent=absent, kind=kind
+            table, staged, audits, run, provenance=provenance or {}, absent=absent, kind=kind, wider=wider
         )
         done = {
             part.partition: PublishedPartition(partition=part.partition, digest=part.digest, rows=part.rows)
@@ -178,15 +181,25 @@ class LakeFSStore:
             files = [self._uri(stored.ref, stored.path) for stored in readable.values()]
             frame = pl.scan_parquet(
                 files,
+                schema=self._columns(snapshot),
+                missing_columns="insert",  # partitions from before the table became wider
                 hive_partitioning=True,
                 hive_schema={"partition": pl.String},
                 storage_options=self._s3,
             )
         else:
-            stated = self._repository.read(snapshot.version, schema_path(snapshot.table)) or b""
-            empty = pl.read_parquet(io.BytesIO(stated)).clear()
+            empty = pl.DataFrame(schema=self._columns(snapshot))
             frame = empty.with_columns(partition=pl.lit(None, pl.String)).lazy()
         return frame.select("partition", *(columns if columns is not None else [pl.exclude("partition")]))
+
+    def _columns(self, snapshot: SnapshotRef) -> pl.Schema:
+        """A table's columns at a snapshot. They are asked for once: commits do not change."""
+        if snapshot not in self._schemas:
+            stated = self._repository.read(snapshot.version, schema_path(snapshot.table))
+            if stated is None:
+                raise IntegrityError(explain(snapshot.id, "the file that says the table's columns is gone"))
+            self._schemas[snapshot] = pl.read_parquet(io.BytesIO(stated)).schema
+        return self._schemas[snapshot]
 
     def history(self, table: str) -> list[Commit]:  # noqa: D102
         return list(notes(self._repository, self._use_case, checked_table(table)))

@@ -15,7 +15,8 @@ from pipelines.backends.lakefs_layout import Held, digest_of, schema_path
 from pipelines.backends.lakefs_merge import AUDIT, merge, notes
 from pipelines.backends.lakefs_records import Records
 from pipelines.backends.lakefs_staging import Prepared, Staging
-from pipelines.errors import ConflictError, NotFoundError, SchemaMismatch, StrayWriteError, TerminalError, explain
+from pipelines.columns import admitted
+from pipelines.errors import ConflictError, NotFoundError, StrayWriteError, TerminalError, explain
 from pipelines.failpoints import failpoint
 from pipelines.records import Audit, CommitNote, RunInfo, StagedPartition
 
@@ -42,6 +43,7 @@ class Publishing:
         provenance: Mapping[str, object],
         absent: bool,
         kind: Literal["publish", "erase"],
+        wider: bool,
     ) -> tuple[str, set[str]]:
         """Publishes what was audited.
 
@@ -64,7 +66,7 @@ class Publishing:
                 return main, set()
             prepared = self._staging.prepare(table, area, changed)
             found = self._staging.verify(table, prepared.source, changed)
-            self._refuse_other_columns(table, main, prepared, changed, found)
+            self._refuse_other_columns(table, main, prepared, changed, found, wider=wider)
             failpoint("publish.verified")
             note = CommitNote(
                 kind=kind,
@@ -116,26 +118,20 @@ class Publishing:
         prepared: Prepared,
         changed: Sequence[StagedPartition],
         found: Mapping[str, Stored],
+        *,
+        wider: bool,
     ) -> None:
         path = schema_path(table)
         stated = self._repository.read(main, path) or self._repository.read(prepared.source, path)
         if stated is None:
             return
-        allowed = pl.read_parquet_schema(io.BytesIO(stated))
+        allowed = pl.Schema(pl.read_parquet_schema(io.BytesIO(stated)))
         for part in changed:
             if found[part.partition].metadata.get("columns") == hashlib.sha256(stated).hexdigest():
                 continue
             # Another release of Polars may have written the same columns as other bytes.
-            schema = pl.read_parquet_schema(self._staging.local(part))
-            if list(schema.items()) != list(allowed.items()):
-                raise SchemaMismatch(
-                    explain(
-                        f"{self._use_case}/{table}/{part.partition}",
-                        f"the partition's columns are {_shown(schema)}",
-                        allowed=f"the published table's: {_shown(allowed)}",
-                        remedy="publish a changed schema under a new table or use case name",
-                    )
-                )
+            schema = pl.Schema(pl.read_parquet_schema(self._staging.local(part)))
+            admitted(f"{self._use_case}/{table}/{part.partition}", allowed, schema, wider=wider)
 
 
 def _area(where: str, staged: Sequence[StagedPartition]) -> str:
@@ -150,7 +146,3 @@ def _area(where: str, staged: Sequence[StagedPartition]) -> str:
             )
         )
     return areas[0]
-
-
-def _shown(schema: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())

@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import polars as pl
 
 from pipelines.backends.lakefs_blocks import Blocks
 from pipelines.backends.lakefs_client import MAIN, Repository, Stored
@@ -24,9 +25,6 @@ from pipelines.parquet import digest as digest_of_file
 from pipelines.parquet import digester, write
 from pipelines.ports import Draft
 from pipelines.records import RunInfo, StagedPartition
-
-if TYPE_CHECKING:
-    import polars as pl
 
 #: In the metadata of a run's commits: the commit of main from which its branch began.
 _BASE = "overnight.base"
@@ -129,9 +127,12 @@ class Staging:
         )
 
     def _state_columns(self, branch: str, main: str, table: str, frame: pl.DataFrame) -> None:
-        """The first partition of a table brings its columns; the same columns are the same bytes on every branch."""
-        if self._repository.stat(main, schema_path(table)) is None:
-            self._repository.upload(branch, schema_path(table), _columns(frame))
+        """The first partition of a table brings its columns, and so does one with more: whether it may is for the
+        publish to say. The same columns are the same bytes on every branch.
+        """
+        stated, columns = self._repository.read(main, schema_path(table)), _columns(frame)
+        if stated is None or (stated != columns and _wider(frame, stated)):
+            self._repository.upload(branch, schema_path(table), columns)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -310,6 +311,12 @@ def _columns(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
     frame.clear().write_parquet(buffer)
     return buffer.getvalue()
+
+
+def _wider(frame: pl.DataFrame, stated: bytes) -> bool:
+    """Whether a frame has all the columns that a table's file of columns states, and more."""
+    allowed = pl.read_parquet_schema(io.BytesIO(stated))
+    return len(frame.schema) > len(allowed) and allowed.items() <= frame.schema.items()
 
 
 def _checksum(path: Path) -> str:

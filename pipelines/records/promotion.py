@@ -75,6 +75,7 @@ class Group(Record):
     true_positive_rate: float | None
     """None where the group holds no positive."""
     false_positive_rate: float | None
+    """None where the group holds no negative."""
     judged: bool
     """Whether it has enough rows to count in the ratio and the difference."""
 
@@ -87,7 +88,8 @@ class Fairness(Record):
     selection_ratio: float | None
     """Lowest selection rate of a judged group divided by the highest. None: fewer than two judged groups."""
     odds_difference: float | None
-    """Greatest difference between judged groups of true-positive or of false-positive rates."""
+    """Greatest difference between judged groups of true-positive or of false-positive rates. None: neither is known of
+    two judged groups."""
 
 
 class ServedAgainstFp32(Record):
@@ -181,6 +183,7 @@ class Evaluation(Record):
     where nobody measured it, which the gates refuse."""
     sanity: SanityChecks | None = None
     fairness: tuple[Fairness, ...] | None = None
+    """Of each of `gates.fairness.columns`; None where it was not measured."""
     fp32: ServedAgainstFp32 | None = None
     """None where nothing was compressed, and where it could not be measured (see `errors`)."""
     data: DataAudit | None = None

@@ -23,6 +23,8 @@ class Scored(Record):
     """What a staged partition's features read: first and last partition of each table's snapshot, by partition."""
     spec: str = ""
     """Digest of the use case's spec."""
+    threshold: float | None = None
+    """The score from which the model decides a staged row positive; None unless binary, or where none is staged."""
     unseen: dict[str, dict[str, float]]
     """Share of unseen values by partition and categorical feature."""
     unchanged: tuple[str, ...] = ()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Scores = NDArray[np.float32]
 
 _CARD, _GRAPH = "model.json", "model.onnx"
+#: Of binary artifacts that were sealed before they kept a threshold.
+_EVEN = 0.5
 
 
 class Engine:
@@ -53,6 +55,8 @@ class Engine:
             self.numeric: list[str] = list(self.facts["numeric"])
             self.categorical: list[str] = list(self.facts["categorical"])
             self._encoders = encoders(self.facts)
+            self.threshold = _threshold(self.facts)
+            """The score from which a row is decided positive; None unless binary."""
             entered = cut(model, self.facts, self._encoders)
             self._session = Session(model if entered is None else entered)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -107,6 +111,21 @@ class Engine:
                 yield self._joined(waiting.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def decide(self, scores: Scores) -> NDArray[np.bool_] | None:
+        """Which rows are decided positive.
+
+        Args:
+            scores: what `score` gave.
+
+        Returns:
+            [n]; None where rows are not decided by one score: multiclass, regression.
+        """
+        if self.threshold is None:
+            return None
+        # In float64, which has every float32 and every number of JSON.
+        decided: NDArray[np.bool_] = scores.astype("float64") >= self.threshold
+        return decided
 
     def unseen(self, features: pl.DataFrame) -> dict[str, float]:
         """Share of values that the model takes for unknown, neither missing nor in its vocabulary, by feature."""
@@ -186,6 +205,13 @@ class Engine:
         if told != asked:
             differ = ", ".join(f"{name} {kind}" for name, kind in sorted(told.items() ^ asked.items()))
             raise IntegrityError(explain(str(folder), f"{_CARD} and {_GRAPH} disagree about the inputs: {differ}"))
+
+
+def _threshold(facts: dict[str, Any]) -> float | None:
+    if facts.get("task") != "binary":
+        return None
+    told = facts.get("threshold")
+    return _EVEN if told is None else float(told)
 
 
 def _is_text(dtype: pl.DataType) -> bool:

@@ -156,6 +156,11 @@ class UseCase(SpecModel):
             raise ValueError(f"training.class_weight {training.class_weight!r} needs classes and model tabm; {given}")
         if training.probabilities == "isotonic" and task != "binary":
             raise ValueError(f"training.probabilities 'isotonic' is for binary, the task is {task}: auto, temperature")
+        if training.threshold != type(training).model_fields["threshold"].default and task != "binary":
+            raise ValueError(
+                f"training.threshold {training.threshold!r} is for binary, where a row is decided by one score; the "
+                f"task is {task}: leave it out"
+            )
         reserved = {"label", *({"weight"} if column else ())}
         if stray := reserved & {*self.features.columns, *self.rows.key, self.rows.event_time}:
             raise ValueError(f"tables: {', '.join(sorted(stray))} is a training set's own column; choose another name")

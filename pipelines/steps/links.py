@@ -96,7 +96,10 @@ class Links:
         """A prediction partition in short; with the model that made it when asked."""
         by = [self.model(scoring.version, "scored by")] if model else []
         link = self.part(scoring.part, how, more=by)
-        return link.model_copy(update={"facts": {**link.facts, "model": f"{self._name}@{scoring.version}"}})
+        made: dict[str, Any] = {"model": f"{self._name}@{scoring.version}"}
+        if scoring.threshold is not None:
+            made["threshold"] = scoring.threshold
+        return link.model_copy(update={"facts": {**link.facts, **made}})
 
     # -- models ----------------------------------------------------------------------------------------------------
 

@@ -69,6 +69,8 @@ class Scoring:
     """What was read, by table."""
     read: tuple[Part, ...]
     """The exact partitions of them."""
+    threshold: float | None = None
+    """The score from which a row was decided positive; None where none was recorded."""
 
 
 @dataclass(kw_only=True)
@@ -253,6 +255,7 @@ def _inherited(scoring: Scoring, before: Scoring | None) -> Scoring:
         training=before.training,
         snapshots=before.snapshots,
         read=before.read,
+        threshold=before.threshold,
     )
 
 
@@ -274,4 +277,5 @@ def _scoring(commit: Commit, partition: str, told: dict[str, Any]) -> Scoring:
             if table in ends
             for key in within(sorted(read[table]), [ends[table]])
         ),
+        threshold=notes.get("threshold"),
     )

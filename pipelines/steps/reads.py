@@ -70,6 +70,7 @@ def prediction_notes(store: SnapshotStore, scored: Scored, staged: Sequence[Stag
         "artifact": scored.model.digest,
         "training": scored.model.run_id,
         "spec": scored.spec,
+        **({"threshold": scored.threshold} if scored.threshold is not None else {}),
         "snapshots": [ref.id for ref in scored.inputs],
         "read": read,
         "predictions": made,

@@ -15,7 +15,7 @@ from pipelines.records import Replay, RunInfo, SnapshotRef
 from pipelines.scoring.engine import Engine
 from pipelines.spec import UseCase
 from pipelines.steps.provenance import Books, Part, Scoring
-from pipelines.steps.scoring import PREDICTIONS, score_columns, score_partitions
+from pipelines.steps.scoring import DECISION, PREDICTIONS, score_columns, score_partitions
 
 _SHOWN = 5
 
@@ -54,12 +54,14 @@ def replay(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, partiti
     if gone := _gone(books, scoring):
         return Replay(**told, replayed=None, outcome=gone[0], differences=gone[1])
     try:
+        published = store.read_held(PREDICTIONS, held[partition]).collect()
         frame = _score(spec, store, registry, scoring)
-        published = store.scan(head, [partition]).drop("partition").collect()
     except RemovedError as error:
         kinds = {stone.kind for stone in store.tombstones() if stone.id in str(error)}
         kind = "collected" if kinds == {"collected"} else "erased"
         return Replay(**told, replayed=None, outcome=kind, differences=(str(error),))
+    if spec.label.task == "binary" and DECISION not in published.columns:
+        frame = frame.drop(DECISION)  # published before scores were published with what they decide
     with tempfile.TemporaryDirectory(prefix="overnight-replay-") as scratch:
         digest = write(frame, Path(scratch) / "predictions.parquet")
     if digest == part.digest:
@@ -135,6 +137,10 @@ def compare(spec: UseCase, published: pl.DataFrame, replayed: pl.DataFrame) -> t
         if changed := both.filter(moved).height:
             by = f", by at most {worst:.3g}" if worst is not None else ""
             found.append(f"scores: {changed} of {both.height} differ{by}")
+    if DECISION in published.columns and DECISION in replayed.columns:
+        turned = both.filter(pl.col(DECISION).ne_missing(pl.col(f"{DECISION}__replayed"))).height
+        if turned:
+            found.append(f"decisions: {turned} of {both.height} differ")
     if not found:
         found.append("the rows are equal; their order or the file's encoding differs")
     return worst, found

@@ -1,4 +1,7 @@
-"""Score: champion -> scores -> audit -> publish. The same inputs and model never give a second set of rows."""
+"""Score: champion -> scores -> audit (`steps.score_audit`) -> publish.
+
+The same inputs and model never give a second set of rows.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,16 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.errors import NotFoundError, QuarantinedError, explain
+from pipelines.errors import NotFoundError, explain
 from pipelines.ports import Draft, ModelRegistry, SnapshotStore
 from pipelines.records import (
     AuditedScores,
-    Check,
     ModelRef,
     Prediction,
     RunInfo,
     Scored,
     SnapshotRef,
     StagedPartition,
-    Validated,
-    ValidationReport,
 )
 from pipelines.scoring.engine import Engine
 from pipelines.spec import UseCase
@@ -29,12 +29,12 @@ from pipelines.steps.features import build_features, context_keys
 from pipelines.steps.reads import prediction_notes
 
 PREDICTIONS = "predictions"
+#: What is decided of a row: binary, whether its score reaches the model's threshold; multiclass, the likeliest class.
+DECISION = "prediction"
 #: In an erase commit's provenance: the digest of each partition that it replaced.
 REPLACES = "replaces"
 #: Partitions whose features are held in memory at once.
 _CHUNK = 32
-#: From so many rows on, too few distinct scores mean a broken model.
-_DISTINCT_FROM = 100
 
 
 def heads(spec: UseCase, store: SnapshotStore, tables: Sequence[str]) -> dict[str, SnapshotRef]:
@@ -136,8 +136,10 @@ def score(
             due.append(partition)
     unseen: dict[str, dict[str, float]] = {}
     staged: tuple[StagedPartition, ...] = ()
+    threshold = None
     if due:
         engine = Engine(registry.fetch(model), tile_rows=spec.scoring.tile_rows)
+        threshold = engine.threshold
 
         def drafts() -> Iterator[Draft]:
             for start in range(0, len(due), _CHUNK):
@@ -158,6 +160,7 @@ def score(
             for partition in due
         },
         spec=spec.digest,
+        threshold=threshold,
         unseen=unseen,
         unchanged=tuple(sorted(set(partitions) - set(due))),
     )
@@ -199,10 +202,11 @@ def _with_scores(spec: UseCase, features: pl.DataFrame, engine: Engine, model: M
     if spec.label.task == "multiclass":
         names = spec.label.classes
         columns = [pl.Series(f"score_{name}", scores[:, index]) for index, name in enumerate(names)]
-        best = pl.Series("prediction", names, dtype=pl.String).gather(scores.argmax(axis=1))
-        columns.append(best.alias("prediction"))
+        columns.append(pl.Series(DECISION, names, dtype=pl.String).gather(scores.argmax(axis=1)))
     else:
         columns = [pl.Series("score", scores)]
+        if (decided := engine.decide(scores)) is not None:
+            columns.append(pl.Series(DECISION, decided))
     return features.select("partition", *spec.rows.key).with_columns(
         *columns, pl.lit(model.version, dtype=pl.Int64).alias("model_version")
     )
@@ -215,97 +219,6 @@ def score_columns(spec: UseCase) -> list[str]:
     return ["score"]
 
 
-def audit_scores(spec: UseCase, store: SnapshotStore, scored: Scored) -> AuditedScores:
-    """Judges staged scores like any data. One failure quarantines that partition's scores and fails the step.
-
-    Raises:
-        QuarantinedError: naming each partition and check; what was published before stays.
-    """
-    reports, bad = [], []
-    rows = next(ref for ref in scored.inputs if ref.table == "rows")
-    for staged in scored.staged:
-        checks = _checks(spec, store, scored, staged, rows)
-        report = ValidationReport(
-            use_case=spec.name,
-            table=PREDICTIONS,
-            partition=staged.partition,
-            digest=staged.digest,
-            suite=f"{spec.name}.scores",
-            suite_digest=hashlib.sha256(spec.scoring.model_dump_json().encode()).hexdigest(),
-            rows=staged.rows,
-            passed=all(check.passed for check in checks),
-            checks=tuple(checks),
-        )
-        reports.append(report)
-        if not report.passed:
-            store.quarantine(report, staged, [])
-            bad.append(report)
-    if bad:
-        found = "; ".join(
-            f"{report.partition}: {', '.join(f'{check.name} {check.observed}' for check in report.failed)}"
-            for report in bad
-        )
-        raise QuarantinedError(
-            explain(
-                f"{spec.name}/{PREDICTIONS}",
-                f"the scores failed their audit ({found})",
-                remedy="look at the input partition and at the champion; roll back if the model is at fault",
-            )
-        )
-    validated = Validated(table=PREDICTIONS, staged=scored.staged, reports=tuple(reports))
-    return AuditedScores(scored=scored, validated=validated)
-
-
-def _checks(
-    spec: UseCase, store: SnapshotStore, scored: Scored, staged: StagedPartition, rows: SnapshotRef
-) -> list[Check]:
-    key = list(spec.rows.key)
-    frame = store.read_staged(staged).collect()
-    inputs = store.scan(rows, [staged.partition], key).select(key).collect()
-    names = score_columns(spec)
-    strays = frame.join(inputs, on=key, how="anti").height + inputs.join(frame, on=key, how="anti").height
-    twice = frame.height - frame.unique(key).height
-    broken = frame.select(pl.any_horizontal(pl.col(names).is_null() | ~pl.col(names).is_finite()).sum()).item()
-    distinct = frame.n_unique(names) if frame.height else 0
-    fewest = spec.scoring.min_distinct if frame.height >= _DISTINCT_FROM else min(frame.height, 1)
-    worst = max(scored.unseen[staged.partition].items(), key=lambda item: item[1], default=("none", 0.0))
-    bound = spec.scoring.max_unseen_share
-    checks = [
-        Check(
-            name="row_count_equals_input",
-            passed=frame.height == scored.rows_in[staged.partition],
-            observed=f"{frame.height} rows",
-            allowed=f"{scored.rows_in[staged.partition]} rows",
-        ),
-        Check(
-            name="keys_match_one_to_one",
-            passed=strays == 0 and twice == 0,
-            observed=f"{strays} keys on one side only, {twice} repeated",
-            allowed="none",
-        ),
-        Check(name="scores_are_finite", passed=broken == 0, observed=f"{broken} null, NaN or infinite", allowed="0"),
-        Check(
-            name="scores_differ",
-            passed=distinct >= fewest,
-            observed=f"{distinct} distinct scores",
-            allowed=f"at least {fewest}",
-        ),
-        Check(
-            name="unseen_share",
-            column=worst[0],
-            passed=worst[1] <= bound,
-            observed=f"{worst[1]:.3f} of {worst[0]} unseen in training",
-            allowed=f"at most {bound}",
-        ),
-    ]
-    if spec.label.task != "regression":
-        outside = frame.select(pl.any_horizontal((pl.col(names) < 0) | (pl.col(names) > 1)).sum()).item()
-        checks.append(
-            Check(name="scores_in_range", passed=outside == 0, observed=f"{outside} outside", allowed="0 to 1")
-        )
-    return checks
-
-
 def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -> tuple[Prediction, ...]:
     """Publishes audited scores in one commit that names the model and the input snapshots.
 
@@ -316,7 +229,7 @@ def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -
     fresh: set[str] = set()
     if validated.staged:
         provenance = prediction_notes(store, scored, validated.staged)
-        done = store.publish(PREDICTIONS, validated.staged, validated.reports, run, provenance=provenance)
+        done = store.publish(PREDICTIONS, validated.staged, validated.reports, run, provenance=provenance, wider=True)
         fresh = {part.partition for part in done.published}
     head = store.head(PREDICTIONS)
     if head is None:

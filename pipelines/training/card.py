@@ -33,9 +33,14 @@ def card(
     calibration: Calibration,
     label: Scale,
     compression: Compression | None,
+    threshold: float | None,
     session: Session,
 ) -> dict[str, Any]:
-    """Everything about the model that is not a weight or a metric."""
+    """Everything about the model that is not a weight or a metric.
+
+    Args:
+        threshold: the score from which a row is decided positive (binary).
+    """
     numeric = spec.features.numeric
     boosted = spec.training.model == "lightgbm"
     return {
@@ -79,6 +84,8 @@ def card(
             "knots": [list(knot) for knot in calibration.knots],
             "validation_log_loss": dict(calibration.losses),
         },
+        "threshold": threshold,
+        "threshold_by": None if threshold is None else _rule(spec),
         "label_mean": label.mean,
         "label_scale": label.scale,
         "student_widths": [] if compression is None else list(compression.widths),
@@ -95,6 +102,12 @@ def card(
         },
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
     }
+
+
+def _rule(spec: UseCase) -> str:
+    """f1, prior or given."""
+    asked = spec.training.threshold
+    return asked if isinstance(asked, str) else "given"
 
 
 def _example(spec: UseCase, preparation: Preparation) -> dict[str, Any]:

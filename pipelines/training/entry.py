@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from pipelines.ports import OnProgress
 from pipelines.records import Scorecard
-from pipelines.training import calibrate, compress, leaks, loop, report, scorecards, trees, weights
+from pipelines.training import calibrate, compress, decision, leaks, loop, report, scorecards, trees, weights
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.calibrate import Calibration
 from pipelines.training.card import card, served
@@ -82,7 +82,7 @@ def run(job: Job, on_progress: OnProgress, stop: Stop = never) -> None:
         if made is not None:
             counts = {"train": len(held.train), "validation": len(held.validation), "holdout": len(holdout)}
             counts["unlabelled"] = session.facts.pop("unlabelled", 0)
-            _write(session, preparation, counts, *made)
+            _write(session, preparation, counts, held.validation, *made)
         if session.store and here.leads:
             session.store.clear()
 
@@ -137,13 +137,16 @@ def _write(
     session: Session,
     preparation: Preparation,
     counts: Mapping[str, int],
+    validation: Table,
     calibration: Calibration,
     label: Scale,
     compressed: Compression | None,
     cards: list[Scorecard],
 ) -> None:
     out = session.job.out
-    about = card(session.spec, preparation, counts, calibration, label, compressed, session)
+    scorer = scorecards.OnnxScorer(out / MODEL, session.spec, session.threads)
+    threshold = decision.threshold(session.spec, scorer, validation)
+    about = card(session.spec, preparation, counts, calibration, label, compressed, threshold, session)
     _write_json(out / "model.json", about | {"facts": session.facts})
     _write_json(out / "scorecards.json", [entry.model_dump() for entry in cards])
 

@@ -129,6 +129,88 @@ def test_a_partition_with_another_column_type_is_refused(store: SnapshotStore) -
         store.publish("rows", [staged], [audit(staged)], RUN)
 
 
+WIDE = pl.DataFrame({"key": ["k0"], "more": [True], "value": [2.0]})
+
+
+def put_wide(store: SnapshotStore, *days: str, wide: pl.DataFrame = WIDE) -> SnapshotRef:
+    staged = store.stage("rows", [Draft(partition=day, frame=wide) for day in days], RUN)
+    return store.publish("rows", staged, [audit(part) for part in staged], RUN, wider=True).snapshot
+
+
+def test_a_partition_may_bring_a_column_where_the_publisher_says_so_and_older_ones_hold_nulls(
+    store: SnapshotStore,
+) -> None:
+    before = put(store, "2013-01-01", 1).snapshot
+    put(store, "2013-01-02", 1)
+    (staged,) = store.stage("rows", [Draft(partition="2013-01-02", frame=WIDE)], RUN)
+    with pytest.raises(SchemaMismatch, match="more"):
+        store.publish("rows", [staged], [audit(staged)], RUN)
+    after = put_wide(store, "2013-01-02", "2013-01-03")
+    rows = store.scan(after).collect()
+    assert rows.columns == ["partition", "key", "more", "value"]
+    assert rows.rows() == [
+        ("2013-01-01", "k0", None, 1.0),
+        ("2013-01-02", "k0", True, 2.0),
+        ("2013-01-03", "k0", True, 2.0),
+    ]
+    assert store.scan(after, ["2013-01-01"], ["more"]).collect().rows() == [("2013-01-01", None)]
+    assert store.scan(after, []).collect().schema == rows.schema
+    assert store.history("rows")[0].snapshot == after
+    # Snapshots and bytes from before are what they were.
+    assert store.scan(before).collect().columns == ["partition", "key", "value"]
+    assert store.read_held("rows", store.partitions(after)["2013-01-01"]).collect().equals(frame(1))
+    assert store.examine() == []
+
+
+def test_a_wider_table_keeps_its_columns_and_is_wide_after_a_revert(store: SnapshotStore) -> None:
+    before = put(store, "2013-01-01", 1).snapshot
+    after = put_wide(store, "2013-01-02")
+    narrow = stage(store, "2013-01-03", 3)
+    for wider in (False, True):
+        with pytest.raises(SchemaMismatch, match="more"):
+            store.publish("rows", [narrow], [audit(narrow)], RUN, wider=wider)
+    with pytest.raises(SchemaMismatch, match="value"):
+        put_wide(store, "2013-01-03", wide=WIDE.drop("value"))
+    with pytest.raises(SchemaMismatch, match="more"):
+        put_wide(store, "2013-01-03", wide=WIDE.with_columns(more=pl.lit("text")))
+    store.revert(before, RUN, reason="test")
+    head = store.head("rows")
+    assert head is not None
+    assert store.scan(head).collect().rows() == [("2013-01-01", "k0", None, 1.0)]
+    assert put_wide(store, "2013-01-01") not in (head, after)
+
+
+def test_of_two_runs_that_bring_the_same_column_both_are_published(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 1)
+    staged = [store.stage("rows", [Draft(partition=f"2013-01-0{day}", frame=WIDE)], RUN) for day in (1, 2, 3)]
+    for parts in staged:
+        store.publish("rows", parts, [audit(part) for part in parts], RUN, wider=True)
+    head = store.head("rows")
+    assert head is not None
+    assert store.scan(head).collect().get_column("more").to_list() == [True, True, True]
+
+
+def test_of_runs_that_bring_the_same_column_at_once_each_is_published(store: SnapshotStore) -> None:
+    put(store, "2013-01-01", 1)
+    days = [f"2013-01-0{day}" for day in range(2, 6)]
+    barrier = threading.Barrier(len(days))
+
+    def publish(day: str) -> None:
+        staged = store.stage("rows", [Draft(partition=day, frame=WIDE)], RUN)
+        barrier.wait()
+        store.publish("rows", staged, [audit(part) for part in staged], RUN, wider=True)
+
+    threads = [threading.Thread(target=publish, args=(day,)) for day in days]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    head = store.head("rows")
+    assert head is not None
+    assert store.scan(head).collect().get_column("more").to_list() == [None, True, True, True, True]
+    assert len(store.history("rows")) == 5
+
+
 def test_absent_publishes_once_and_refuses_other_bytes(store: SnapshotStore) -> None:
     first = stage(store, "e000001", 1, table="log")
     store.publish("log", [first], [audit(first)], RUN, absent=True)

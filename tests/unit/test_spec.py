@@ -287,6 +287,30 @@ def test_weights_by_class_need_classes_and_isotonic_needs_two(tmp_path: Path) ->
     assert "training.probabilities 'isotonic' is for binary, the task is regression" in said(tmp_path, isotonic)
 
 
+@pytest.mark.parametrize("asked", ["f1", "prior", 0.3])
+def test_a_threshold_is_for_binary(tmp_path: Path, asked: object) -> None:
+    def binary(raw: dict[str, Any]) -> None:
+        raw["training"] = {"threshold": asked}
+
+    def regression(raw: dict[str, Any]) -> None:
+        binary(raw)
+        raw["label"] = {"column": "failed", "task": "regression"}
+        raw["gates"]["metric"] = "rmse"
+
+    assert loaded(tmp_path, binary).training.threshold == asked
+    message = said(tmp_path, regression)
+    assert f"training.threshold {asked!r} is for binary" in message
+    assert "the task is regression: leave it out" in message
+
+
+@pytest.mark.parametrize("asked", [0, 1, -0.1, 1.5, "best", None])
+def test_a_threshold_lies_between_zero_and_one_or_is_a_rules_name(tmp_path: Path, asked: object) -> None:
+    def changed(raw: dict[str, Any]) -> None:
+        raw["training"] = {"threshold": asked}
+
+    assert "training.threshold" in said(tmp_path, changed)
+
+
 def test_columns_that_a_training_set_adds_are_not_a_tables_own(tmp_path: Path) -> None:
     def change(name: str, **training: str) -> Callable[[dict[str, Any]], None]:
         def changed(raw: dict[str, Any]) -> None:

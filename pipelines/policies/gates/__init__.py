@@ -6,7 +6,7 @@ gate that fails to judge has refused.
 
 from __future__ import annotations
 
-from pipelines.policies.gates import compression, data, quality, sanity
+from pipelines.policies.gates import compression, data, fairness, quality, sanity
 from pipelines.policies.gates.rules import Rule, verdict
 from pipelines.records import Evaluation, Gate, GateReport
 from pipelines.spec import UseCase
@@ -34,6 +34,7 @@ RULES: dict[str, Rule] = {
     "golden": sanity.golden,
     "invariance": sanity.invariance,
     "data": data.data,
+    "fairness": fairness.fairness,
 }
 
 

@@ -13,7 +13,7 @@ from pipelines.errors import IntegrityError, TransientError
 from pipelines.ports import FairnessAuditor, ModelRegistry, SnapshotStore
 from pipelines.records import Evaluation, Holdout, ModelRef, TrainedModel
 from pipelines.spec import GREATER_IS_BETTER, UseCase
-from pipelines.steps.evaluation import data, fp32, quality, sanity
+from pipelines.steps.evaluation import data, fairness, fp32, quality, sanity
 from pipelines.steps.evaluation.meeting import Meeting, Part
 
 #: What is measured beside the scorecards, by name: one that fails is an entry of `errors`, and its gates refuse.
@@ -24,6 +24,7 @@ PARTS: dict[str, Part] = {
     "sanity": sanity.sanity_checks,
     "fp32": fp32.served_against_fp32,
     "data": data.data_audit,
+    "fairness": fairness.fairness,
 }
 
 

@@ -42,6 +42,14 @@ def test_other_columns_are_named_and_no_score_is_compared_without_one(flights_sp
     assert "score" not in columns.partition(";")[2]
 
 
+def test_decisions_that_turned_are_counted_apart_from_the_scores(flights_spec: UseCase) -> None:
+    published = predictions(flights_spec, {"a": 0.5, "b": 0.25}).with_columns(prediction=pl.Series([True, False]))
+    replayed = published.with_columns(prediction=pl.Series([False, False]))
+    worst, told = compare(flights_spec, published, replayed)
+    assert worst == 0.0
+    assert told == ["decisions: 1 of 2 differ"]
+
+
 def test_equal_rows_in_another_order_are_not_called_identical(flights_spec: UseCase) -> None:
     published = predictions(flights_spec, {"a": 0.5, "b": 0.25})
     worst, told = compare(flights_spec, published, published.reverse())
