@@ -518,22 +518,33 @@ class ModelRegistry(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signed:
+    """What a valid signature says."""
+
+    name: str
+    """Of the folder when it was signed: which model it is."""
+    files: Mapping[str, str]
+    """SHA-256 (hex) by path in the folder."""
+
+
 class Signer(Protocol):
     """Signs artifact folders, so that a reader knows who made them, not only that they are whole."""
 
     def sign(self, folder: Path, signature: Path) -> None:
-        """Writes a detached signature over every file of a folder.
+        """Writes a detached signature over every file of a folder and over the folder's name.
 
         Raises:
             ServiceRefused: the key is not there or cannot be used.
         """
         ...
 
-    def verify(self, folder: Path, signature: Path) -> None:
+    def verify(self, folder: Path, signature: Path) -> Signed:
         """Checks that a trusted key signed exactly this folder. Nothing in it is parsed.
 
         Raises:
             IntegrityError: a file differs, is missing or was added, or no trusted key made the signature.
+            ServiceRefused: there is no key here to verify with.
         """
         ...
 
