@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import partitions as keys
+from pipelines.environment import environment_digest
 from pipelines.errors import NotFoundError, explain
 from pipelines.ports import (
     DataSource,
@@ -25,6 +26,7 @@ from pipelines.ports import (
     OnTrial,
     RemoteTrainer,
     Searcher,
+    Signer,
     SnapshotStore,
     Trainer,
     Validator,
@@ -133,7 +135,15 @@ class Runtime:
         """MLflow."""
         from pipelines.backends.mlflow_registry import MlflowRegistry
 
-        return MlflowRegistry(self.spec.name, self.settings.tracking_uri, self.settings.work / "models")
+        uri, cache = self.settings.tracking_uri, self.settings.work / "models"
+        return MlflowRegistry(self.spec.name, uri, cache, self.signer)
+
+    @cached_property
+    def signer(self) -> Signer:
+        """OpenSSF model-signing."""
+        from pipelines.backends.model_signature import ModelSigning
+
+        return ModelSigning(self.settings)
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -334,9 +344,10 @@ class Runtime:
 
     def register(self, trained: TrainedModel, evaluation: Evaluation, report: GateReport) -> ModelRef:
         """Registers; see `steps.promotion.register`."""
-        from pipelines.steps import promotion
+        from pipelines.steps import promotion, registration
 
-        return promotion.register(self.spec, self.registry, trained, evaluation, report)
+        told = registration.provenance(self.store, trained, environment_digest(self.settings.project))
+        return promotion.register(self.spec, self.registry, trained, evaluation, report, told)
 
     def promote(
         self, model: ModelRef, evaluation: Evaluation, report: GateReport, reason: str, as_of: str

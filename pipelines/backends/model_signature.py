@@ -14,7 +14,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -184,12 +184,10 @@ def _appear(path: Path, content: bytes, mode: int) -> None:
             file.flush()
             os.fsync(handle)
             os.fchmod(handle, mode)
-        try:
+        with suppress(FileExistsError):  # another process was first: its file counts
             os.link(partial, path)
-        except FileExistsError:
-            pass  # another process was first: its file counts
     finally:
-        os.unlink(partial)
+        Path(partial).unlink()
 
 
 @contextmanager

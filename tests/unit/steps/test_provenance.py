@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.backends.mlflow_registry import MlflowRegistry
 from pipelines.ports import SnapshotStore
 from pipelines.records import SnapshotRef
 from pipelines.spec import UseCase
@@ -22,7 +21,7 @@ def store(backend: str, tmp_path: Path) -> SnapshotStore:
 
 
 def books(spec: UseCase, store: SnapshotStore, tmp_path: Path) -> Books:
-    registry = MlflowRegistry(spec.name, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "models")
+    registry = open_registry(spec.name, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "models")
     return Books(spec=spec, store=store, registry=registry)
 
 
@@ -35,6 +34,7 @@ def head(store: SnapshotStore, table: str) -> SnapshotRef:
 def test_a_state_of_a_table_is_the_same_whichever_commit_names_it(
     store: SnapshotStore, flights_spec: UseCase, tmp_path: Path
 ) -> None:
+from tests.registries import open_registry
     """Where all tables share one history, the newest snapshot of one is often named by a commit of another."""
     made = put(store, DAY, 1).snapshot
     put(store, DAY, 1, table="labels")

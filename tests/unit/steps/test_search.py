@@ -36,6 +36,7 @@ SET = TrainingSet(
     rows={"train": 10, "validation": 5, "holdout": 5},
     digest="d" * 64,
 )
+from tests.registries import open_registry
 
 
 def spec_of(**training: Any) -> UseCase:
@@ -46,14 +47,14 @@ def spec_of(**training: Any) -> UseCase:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow takes seconds to make a database: it is made once."""
     folder = tmp_path_factory.mktemp("store") / "mlflow"
-    MlflowRegistry("toy_binary", f"sqlite:///{folder / 'mlflow.db'}", folder / "unused").versions()
+    open_registry("toy_binary", f"sqlite:///{folder / 'mlflow.db'}", folder / "unused").versions()
     return folder
 
 
 @pytest.fixture
 def registry(empty_store: Path, tmp_path: Path) -> MlflowRegistry:
     folder = shutil.copytree(empty_store, tmp_path / "mlflow")
-    return MlflowRegistry("toy_binary", f"sqlite:///{folder / 'mlflow.db'}", tmp_path / "cache")
+    return open_registry("toy_binary", f"sqlite:///{folder / 'mlflow.db'}", tmp_path / "cache")
 
 
 @pytest.fixture
