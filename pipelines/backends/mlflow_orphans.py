@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,7 +33,12 @@ class Orphan:
 
     name: str
     """For a person."""
-    remove: Callable[[], None]
+    removal: Callable[[], None]
+
+    def remove(self) -> None:
+        """Removes it; nothing happens when it is gone already."""
+        with _gone_already():
+            self.removal()
 
 
 def every_version(client: Any, name: str, run_id: str | None = None) -> list[Any]:
@@ -68,7 +74,7 @@ def find_orphans(
             found.append(
                 Orphan(
                     name=f"logged model {model.model_id} of run {model.source_run_id}, which no version names",
-                    remove=partial(_remove_model, client, uri, model),
+                    removal=partial(_remove_model, client, uri, model),
                 )
             )
     yield from found
@@ -80,7 +86,7 @@ def find_orphans(
         yield from files
         if not found and not files:  # by the mark the rest is found
             name = f"the mark of a writer on run {run.info.run_id}"
-            yield Orphan(name=name, remove=partial(_remove_mark, client, run.info.run_id, mark))
+            yield Orphan(name=name, removal=partial(remove_mark, client, run.info.run_id, mark))
 
 
 def _repeated(client: Any, versions: Sequence[Any], models: dict[str, Any], mine: str | None) -> Iterator[Orphan]:
@@ -97,7 +103,7 @@ def _repeated(client: Any, versions: Sequence[Any], models: dict[str, Any], mine
             if same or (model and abandoned(model.tags.get(WRITING), model.creation_timestamp / 1000, mine)):
                 yield Orphan(
                     name=f"{other.name}@{other.version}, a second version of the run of {first.name}@{first.version}",
-                    remove=partial(client.delete_model_version, other.name, str(other.version)),
+                    removal=partial(client.delete_model_version, other.name, str(other.version)),
                 )
 
 
@@ -142,7 +148,7 @@ def _files(client: Any, uri: str, run: Any, versions: Sequence[Any]) -> Iterator
             if entry.path not in kept:
                 yield Orphan(
                     name=f"{entry.path} of run {run_id}, which nothing names",
-                    remove=partial(_remove_files, uri, run.info.artifact_uri, entry.path),
+                    removal=partial(_remove_files, uri, run.info.artifact_uri, entry.path),
                 )
 
 
@@ -164,6 +170,20 @@ def _remove_files(uri: str, root: str, path: str | None) -> None:
         _log.warning("%s of %s was not removed: %s", path or "everything", root, error)
 
 
-def _remove_mark(client: Any, run_id: str, mark: str) -> None:
+def remove_mark(client: Any, run_id: str, mark: str) -> None:
+    """Takes a writer's mark off a run, unless another writer has put its own there."""
     if client.get_run(run_id).data.tags.get(WRITING) == mark:
-        client.delete_tag(run_id, WRITING)
+        with _gone_already():
+            client.delete_tag(run_id, WRITING)
+
+
+@contextmanager
+def _gone_already() -> Iterator[None]:
+    """Two may remove the same thing at once."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise

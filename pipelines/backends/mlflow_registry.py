@@ -38,7 +38,7 @@ from pipelines.backends.mlflow_names import (
     checked_tags,
     model_ref,
 )
-from pipelines.backends.mlflow_orphans import every_version, find_orphans
+from pipelines.backends.mlflow_orphans import every_version, find_orphans, remove_mark
 from pipelines.backends.mlflow_owners import writing
 from pipelines.backends.mlflow_trainings import list_trainings
 from pipelines.backends.mlflow_versions import copy_version, make_version, settle, store_signature
@@ -116,7 +116,7 @@ class MlflowRegistry:
             client.set_terminated(run_id, "FINISHED")
             client.set_tag(run_id, DIGEST, digest)  # last: a run that has it is complete
             if len(client.list_artifacts(run_id, "artifact")) == 1:  # else a try before this one left something
-                client.delete_tag(run_id, WRITING)
+                remove_mark(client, run_id, mark)
 
     def annotate(self, run_id: str, tags: Mapping[str, str]) -> None:
         """See `ModelRegistry.annotate`. MLflow keeps the first 5,000 characters of a tag."""

@@ -11,6 +11,7 @@ from pipelines.records import SnapshotRef
 from pipelines.spec import UseCase
 from pipelines.steps.provenance import Books, Part
 from tests.contracts.stores import RUN, audit, open_store, put, stage
+from tests.registries import open_registry
 
 DAY = "2013-01-01"
 
@@ -34,7 +35,6 @@ def head(store: SnapshotStore, table: str) -> SnapshotRef:
 def test_a_state_of_a_table_is_the_same_whichever_commit_names_it(
     store: SnapshotStore, flights_spec: UseCase, tmp_path: Path
 ) -> None:
-from tests.registries import open_registry
     """Where all tables share one history, the newest snapshot of one is often named by a commit of another."""
     made = put(store, DAY, 1).snapshot
     put(store, DAY, 1, table="labels")

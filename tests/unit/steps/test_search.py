@@ -21,6 +21,7 @@ from pipelines.records import RunInfo, SearchResult, TrainingSet, Trial
 from pipelines.spec import UseCase
 from pipelines.steps import training
 from pipelines.steps.search import chosen, search, searched_tags, study_name
+from tests.registries import open_registry
 from tests.unit.backends.test_optuna_search import SPACE, SYNTHETIC
 from tests.unit.training.conftest import make_spec, write
 
@@ -36,7 +37,6 @@ SET = TrainingSet(
     rows={"train": 10, "validation": 5, "holdout": 5},
     digest="d" * 64,
 )
-from tests.registries import open_registry
 
 
 def spec_of(**training: Any) -> UseCase:
