@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from pipelines import artifacts
 from pipelines.backends.mlflow_registry import MlflowRegistry
 from pipelines.backends.model_signature import ModelSigning
 from pipelines.settings import Settings
+from pipelines.spec import UseCase
 
 #: What a training writes on its run ...
 OF_TRAINING = {
@@ -31,3 +35,29 @@ OF_REGISTRATION = {
 def open_registry(use_case: str, uri: str, cache: Path, home: Path | None = None) -> MlflowRegistry:
     """A registry whose key lies in the home, beside the cache when not given; it is made at the first signature."""
     return MlflowRegistry(use_case, uri, cache, ModelSigning(Settings(home=home or cache.parent / "home")))
+
+
+def toy_spec(**more: Any) -> UseCase:
+    """A use case whose network trains in a second.
+
+    Args:
+        more: fields of the spec.
+    """
+    from tests.unit.training.conftest import make_spec
+
+    small = {"k": 1, "epochs": 1, "width": 8, "depth": 1}
+    spec = make_spec("binary", teacher=small, student={"epochs": 1, "widths": [8]}, calibration_rows=64)
+    return UseCase.model_validate({**spec.model_dump(), **more})
+
+
+@cache
+def sealed(root: Path) -> Path:
+    """A sealed artifact of `toy_spec`, trained once a folder."""
+    from pipelines.training.entry import run
+    from pipelines.training.job import Job
+    from tests.unit.training.conftest import write
+
+    job = Job(spec=toy_spec(), data=write(root / "data", "binary"), out=root / "artifact", threads=1)
+    run(job, lambda _: None)
+    artifacts.seal(root / "artifact")
+    return root / "artifact"
