@@ -280,7 +280,7 @@ def test_anybody_verifies_with_the_tool_of_model_signing(
         "--signature",
         str(signature),
     ]
-    command += ["--public_key", str(key), str(copy)]
+    command += ["--no-ignore-git-paths", "--public_key", str(key), str(copy)]
     env = {**os.environ, "PYTHONPATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
