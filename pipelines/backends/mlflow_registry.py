@@ -83,10 +83,12 @@ class MlflowRegistry:
                 made = self._mlflow().create_run(
                     experiment, tags={**tags, "overnight.use_case": spec.name}, run_name=name
                 )
-                found = (self._runs_of(experiment, key) if key else []) or [made.info.run_id]
-                if made.info.run_id != found[0]:  # of two that were opened at once this one does not count
-                    self._mlflow().delete_run(made.info.run_id)
-            return found[0]
+                found = (self._runs_of(experiment, key) if key else []) or [made]
+                for other in found[1:]:
+                    # One that was opened at the same time as another, or twice since its answer was lost.
+                    if other.info.run_id == made.info.run_id or other.info.start_time == made.info.start_time:
+                        self._mlflow().delete_run(other.info.run_id)
+            return str(found[0].info.run_id)
 
     def log_progress(self, run_id: str, values: Mapping[str, float]) -> None:
         """See `ModelRegistry.log_progress`. The x axis is the network's step, so that what comes within an epoch lies
@@ -372,10 +374,11 @@ class MlflowRegistry:
                     return str(found.experiment_id)
                 raise
 
-    def _runs_of(self, experiment: str, key: str) -> list[str]:
+    def _runs_of(self, experiment: str, key: str) -> list[Any]:
+        """Oldest first."""
         words = f"tags.`{TRAINING_KEY}` = '{key}'"
         found = self._mlflow().search_runs([experiment], words, order_by=["attributes.start_time ASC"])
-        return [run.info.run_id for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))]
+        return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
     def _log(self, run_id: str, values: Mapping[str, float], step: int) -> None:
         with mlflow_calls(f"{self._name}: log metrics of run {run_id}"):
