@@ -97,8 +97,9 @@ class Runtime:
         """
         chosen = settings or Settings()
         # The name becomes a path: only what a spec may be called is looked up.
-        if not use_case.replace("_", "").isalnum():
-            raise NotFoundError(explain("use case", f"{use_case!r} is not a name", allowed="letters, digits and _"))
+        if not use_case.replace("_", "").isalnum() or len(use_case) > 48:
+            allowed = "at most 48 letters, digits and _"
+            raise NotFoundError(explain("use case", f"{use_case[:80]!r} is not a name", allowed=allowed))
         spec = load_spec(chosen.spec_path(use_case))
         who = run or RunInfo(run_id=f"cli-{os.getpid()}", code_version=code_version(chosen))
         return cls(spec, chosen, who)

@@ -52,6 +52,14 @@ def every_version(client: Any, name: str, run_id: str | None = None) -> list[Any
             return sorted(found, key=lambda version: int(version.version))
 
 
+def aliases_of(client: Any, name: str) -> dict[int, tuple[str, ...]]:
+    """The aliases of each version that has any. A search for versions does not tell them."""
+    found: dict[int, tuple[str, ...]] = {}
+    for alias, version in sorted(client.get_registered_model(name).aliases.items()):
+        found[int(version)] = (*found.get(int(version), ()), alias)
+    return found
+
+
 def find_orphans(
     client: Any, uri: str, experiment: str, names: Sequence[str], *, run_id: str | None = None, mine: str | None = None
 ) -> Iterator[Orphan]:
@@ -95,8 +103,9 @@ def _repeated(client: Any, versions: Sequence[Any], models: dict[str, Any], mine
     for version in versions:
         by_run[version.name, version.tags[RUN_ID]].append(version)
     for first, *others in by_run.values():
+        named = aliases_of(client, first.name) if others else {}
         for other in others:
-            if other.aliases:
+            if int(other.version) in named:
                 continue
             model = models.get(other.tags.get(MODEL_ID, ""))
             same = MODEL_ID in other.tags and other.tags[MODEL_ID] == first.tags.get(MODEL_ID)

@@ -38,7 +38,7 @@ from pipelines.backends.mlflow_names import (
     checked_tags,
     model_ref,
 )
-from pipelines.backends.mlflow_orphans import every_version, find_orphans, remove_mark
+from pipelines.backends.mlflow_orphans import aliases_of, every_version, find_orphans, remove_mark
 from pipelines.backends.mlflow_owners import writing
 from pipelines.backends.mlflow_trainings import list_trainings
 from pipelines.backends.mlflow_versions import copy_version, make_version, settle, store_signature
@@ -287,10 +287,12 @@ class MlflowRegistry:
         name = self._names[-1] if staged else self._name
         found = []
         with mlflow_calls(f"{name}: list the versions"):
-            for version in every_version(self._mlflow(), name):
+            versions = every_version(self._mlflow(), name)
+            aliases = aliases_of(self._mlflow(), name) if versions else {}
+            for version in versions:
                 if (model := model_ref(version)) is not None:
-                    tags, aliases = dict(sorted(version.tags.items())), tuple(sorted(version.aliases))
-                    found.append(Registered(model=model, aliases=aliases, tags=tags))
+                    named, tags = aliases.get(model.version, ()), dict(sorted(version.tags.items()))
+                    found.append(Registered(model=model, aliases=named, tags=tags))
         return found
 
     def trainings(self) -> list[TrainingRun]:

@@ -61,6 +61,8 @@ def clean(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     assert register(registry, SPEC, sealed(root)) == model
     found = outcome(registry)
     assert len(found["versions, staged: False"]) == len(found["versions, staged: True"]) == 1
+    assert [entry[2] for entry in found["versions, staged: False"]] == [("champion",)]
+    assert [entry[2] for entry in found["versions, staged: True"]] == [("challenger",)]
     assert found["logged models"] == ["READY"]
     assert found["runs"][0][0] == "FINISHED"
     return found
