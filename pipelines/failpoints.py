@@ -25,7 +25,15 @@ NAMES = (
     "erase.rewritten",
     "erase.cleaned",
     "erase.purged",
+    "artifact.uploaded",
     "train.logged",
+    "register.marked",
+    "register.opened",
+    "register.uploaded",
+    "register.signed",
+    "register.made",
+    "register.tidied",
+    "release.copied",
     "promote.appended",
 )
 

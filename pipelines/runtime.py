@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import partitions as keys
+from pipelines.environment import environment_digest
 from pipelines.errors import NotFoundError, explain
 from pipelines.ports import (
     DataSource,
@@ -25,6 +26,7 @@ from pipelines.ports import (
     OnTrial,
     RemoteTrainer,
     Searcher,
+    Signer,
     SnapshotStore,
     Trainer,
     Validator,
@@ -95,8 +97,9 @@ class Runtime:
         """
         chosen = settings or Settings()
         # The name becomes a path: only what a spec may be called is looked up.
-        if not use_case.replace("_", "").isalnum():
-            raise NotFoundError(explain("use case", f"{use_case!r} is not a name", allowed="letters, digits and _"))
+        if not use_case.replace("_", "").isalnum() or len(use_case) > 48:
+            allowed = "at most 48 letters, digits and _"
+            raise NotFoundError(explain("use case", f"{use_case[:80]!r} is not a name", allowed=allowed))
         spec = load_spec(chosen.spec_path(use_case))
         who = run or RunInfo(run_id=f"cli-{os.getpid()}", code_version=code_version(chosen))
         return cls(spec, chosen, who)
@@ -133,7 +136,15 @@ class Runtime:
         """MLflow."""
         from pipelines.backends.mlflow_registry import MlflowRegistry
 
-        return MlflowRegistry(self.spec.name, self.settings.tracking_uri, self.settings.work / "models")
+        uri, cache = self.settings.tracking_uri, self.settings.work / "models"
+        return MlflowRegistry(self.spec.name, uri, cache, self.signer)
+
+    @cached_property
+    def signer(self) -> Signer:
+        """OpenSSF model-signing."""
+        from pipelines.backends.model_signature import ModelSigning
+
+        return ModelSigning(self.settings)
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -334,9 +345,10 @@ class Runtime:
 
     def register(self, trained: TrainedModel, evaluation: Evaluation, report: GateReport) -> ModelRef:
         """Registers; see `steps.promotion.register`."""
-        from pipelines.steps import promotion
+        from pipelines.steps import promotion, registration
 
-        return promotion.register(self.spec, self.registry, trained, evaluation, report)
+        told = registration.provenance(self.store, trained, environment_digest(self.settings.project))
+        return promotion.register(self.spec, self.registry, trained, evaluation, report, told)
 
     def promote(
         self, model: ModelRef, evaluation: Evaluation, report: GateReport, reason: str, as_of: str

@@ -7,7 +7,7 @@ any number of promoters one wins and the others get a ConflictError. The aliases
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -48,7 +48,7 @@ def promotions(store: SnapshotStore) -> list[Promotion]:
 def champion(store: SnapshotStore, registry: ModelRegistry) -> ModelRef | None:
     """The champion by the log; None before the first promotion."""
     log = promotions(store)
-    return registry.get(log[-1].version) if log else None
+    return registry.resolve(log[-1].version, log[-1].trained_by) if log else None
 
 
 def gate(spec: UseCase, registry: ModelRegistry, trained: TrainedModel, evaluation: Evaluation) -> GateReport:
@@ -66,9 +66,17 @@ def gate(spec: UseCase, registry: ModelRegistry, trained: TrainedModel, evaluati
 
 
 def register(
-    spec: UseCase, registry: ModelRegistry, trained: TrainedModel, evaluation: Evaluation, report: GateReport
+    spec: UseCase,
+    registry: ModelRegistry,
+    trained: TrainedModel,
+    evaluation: Evaluation,
+    report: GateReport,
+    provenance: Mapping[str, str],
 ) -> ModelRef:
     """Makes a model version of a training that passed its gates; a repeat gives the same version.
+
+    Args:
+        provenance: see `steps.registration`.
 
     Raises:
         GateRefused: the gates said no.
@@ -76,6 +84,7 @@ def register(
     if not report.passed:
         raise GateRefused(explain(f"{spec.name}: registration", report.reason))
     tags = {
+        **provenance,
         "overnight.snapshots": " ".join(ref.id for ref in trained.training_set.snapshots),
         "overnight.as_of": trained.training_set.as_of,
         "overnight.holdout": "..".join(evaluation.holdout.partitions),
@@ -83,7 +92,7 @@ def register(
         "overnight.gates": report.reason,
     }
     model = registry.register(spec, trained.run_id, Path(trained.folder), tags)
-    registry.set_alias("challenger", model.version)
+    registry.set_alias("challenger", model.version, staged="staging" in spec.stages)
     return model
 
 
@@ -107,6 +116,7 @@ def promote(
     """
     if not report.passed:
         raise GateRefused(explain(f"{spec.name}: promotion", report.reason))
+    model = registry.release(model)  # a staged version gets its production version; any other is its own
     log = promotions(store)
     if log and log[-1].version == model.version:
         _follow(registry, log)  # promoted already, before a crash or a retry
@@ -129,6 +139,7 @@ def promote(
         reason=reason,
         as_of=as_of,
         run=run,
+        trained_by=model.run_id,
     )
     return _append(spec, store, registry, log, entry, checks)
 

@@ -138,7 +138,7 @@ def score(
     staged: tuple[StagedPartition, ...] = ()
     threshold = None
     if due:
-        engine = Engine(registry.fetch(model), tile_rows=spec.scoring.tile_rows)
+        engine = Engine(registry.fetch(model), digest=model.digest, tile_rows=spec.scoring.tile_rows)
         threshold = engine.threshold
 
         def drafts() -> Iterator[Draft]:
