@@ -26,7 +26,14 @@ NAMES = (
     "erase.cleaned",
     "erase.purged",
     "train.logged",
+    "gate.told",
+    "register.made",
     "promote.appended",
+    "follow.read",
+    "follow.champion",
+    "follow.previous",
+    "follow.challenger",
+    "follow.noted",
 )
 
 

@@ -30,6 +30,8 @@ from pipelines.ports import (
     Validator,
 )
 from pipelines.records import (
+    AliasState,
+    Approval,
     AuditedScores,
     Collection,
     Erasure,
@@ -330,35 +332,91 @@ class Runtime:
         """Evaluates the gates; see `steps.promotion.gate`."""
         from pipelines.steps import promotion
 
-        return promotion.gate(self.spec, self.registry, trained, evaluation)
+        return promotion.gate(self.spec, self.store, self.registry, trained, evaluation)
 
     def register(self, trained: TrainedModel, evaluation: Evaluation, report: GateReport) -> ModelRef:
         """Registers; see `steps.promotion.register`."""
         from pipelines.steps import promotion
 
-        return promotion.register(self.spec, self.registry, trained, evaluation, report)
+        return promotion.register(self.spec, self.store, self.registry, trained, evaluation, report)
 
     def promote(
-        self, model: ModelRef, evaluation: Evaluation, report: GateReport, reason: str, as_of: str
+        self,
+        model: ModelRef,
+        evaluation: Evaluation,
+        report: GateReport,
+        reason: str,
+        as_of: str,
+        approval: Approval | None = None,
+        *,
+        by_hand: bool = False,
     ) -> Promotion:
         """Promotes by compare-and-set; see `steps.promotion.promote`."""
         from pipelines.steps import promotion
 
         return promotion.promote(
-            self.spec, self.store, self.registry, model, evaluation, report, self.run, reason=reason, as_of=as_of
+            self.spec,
+            self.store,
+            self.registry,
+            model,
+            evaluation,
+            report,
+            self.run,
+            reason=reason,
+            as_of=as_of,
+            approval=approval,
+            by_hand=by_hand,
         )
 
-    def rollback(self, to: int | None, reason: str) -> Promotion:
+    def reject(self, model: ModelRef, approval: Approval) -> None:
+        """Keeps a person's no; see `steps.promotion.reject`."""
+        from pipelines.steps import promotion
+
+        promotion.reject(self.store, self.registry, model, approval)
+
+    def rollback(self, to: int | None, reason: str, approval: Approval | None = None) -> Promotion:
         """Rolls back; see `steps.promotion.rollback`."""
         from pipelines.steps import promotion
 
-        return promotion.rollback(self.spec, self.store, self.registry, self.run, to=to, reason=reason)
+        return promotion.rollback(
+            self.spec, self.store, self.registry, self.run, to=to, reason=reason, approval=approval
+        )
+
+    def examine(self, model: ModelRef, as_of: str | None = None) -> tuple[TrainedModel, Evaluation]:
+        """Measures a registered version on the newest holdout; see `steps.by_hand.examine`."""
+        from pipelines.steps import by_hand
+
+        return by_hand.examine(
+            self.spec,
+            self.store,
+            self.registry,
+            self.auditor,
+            self.champion(),
+            model,
+            as_of,
+            self.settings.work,
+        )
 
     def promotions(self) -> list[Promotion]:
         """The promotion log."""
-        from pipelines.steps import promotion
+        from pipelines.steps import promotions
 
-        return promotion.promotions(self.store)
+        return promotions.promotions(self.store)
+
+    def alias_state(self) -> AliasState:
+        """Whether the registry's aliases are where the promotion log says.
+
+        What a promotion that was killed left undone is finished first; what a person moved is reported as it is.
+        """
+        from pipelines.steps import aliases
+
+        return aliases.settle(self.store, self.registry)
+
+    def restore_aliases(self) -> AliasState:
+        """Moves every alias to where the promotion log says; see `steps.aliases.follow`."""
+        from pipelines.steps import aliases
+
+        return aliases.follow(self.store, self.registry)
 
     # -- monitor -------------------------------------------------------------------------------------------------
 

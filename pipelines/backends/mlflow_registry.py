@@ -31,6 +31,7 @@ from pipelines.training.progress import network
 TRAINING_KEY = "overnight.training_key"
 DIGEST = "overnight.digest"
 RUN_ID = "overnight.run_id"
+EPOCH = "overnight.epoch"
 
 
 class MlflowRegistry:
@@ -228,6 +229,28 @@ class MlflowRegistry:
                 self._mlflow().delete_registered_model_alias(self._name, name)
             else:
                 self._mlflow().set_registered_model_alias(self._name, name, str(version))
+
+    def epoch(self) -> int:
+        """See `ModelRegistry.epoch`.
+
+        Raises:
+            IntegrityError: somebody wrote something else there.
+        """
+        try:
+            with mlflow_calls(f"{self._name}: the epoch followed"):
+                noted = self._mlflow().get_registered_model(self._name).tags.get(EPOCH, "0")
+        except NotFoundError:
+            return 0
+        if not (noted.isascii() and noted.isdigit()):
+            raise IntegrityError(
+                explain(f"{self._name}: tag {EPOCH}", f"{noted!r} is no epoch", remedy="delete the tag in MLflow")
+            )
+        return int(noted)
+
+    def set_epoch(self, epoch: int) -> None:
+        """See `ModelRegistry.set_epoch`."""
+        with mlflow_calls(f"{self._name}: note the epoch followed"):
+            self._mlflow().set_registered_model_tag(self._name, EPOCH, str(epoch))
 
     def url(self, run_id: str) -> str | None:
         """See `ModelRegistry.url`."""

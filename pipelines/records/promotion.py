@@ -204,7 +204,7 @@ class Approval(Record):
     """What a person said to a promotion."""
 
     by: str
-    """Who, as Airflow knows them."""
+    """Who, as Airflow knows them; by hand, the user of the operating system."""
     at: str
     """When, ISO 8601, UTC."""
     approved: bool
@@ -236,6 +236,15 @@ class AliasState(Record):
 
     expected: dict[str, int | None]
     found: dict[str, int | None]
+    epoch: int = 0
+    """The newest epoch of the log."""
+    followed: int = 0
+    """The epoch that the aliases have followed, as the registered model notes it."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether whoever moved the aliases last did not come to the end."""
+        return self.followed < self.epoch
 
     @property
     def moved(self) -> tuple[str, ...]:

@@ -1,0 +1,71 @@
+"""A registered version before the gates again, because a person asks: on the newest holdout, against the champion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pipelines.ports import FairnessAuditor, ModelRegistry, SnapshotStore
+from pipelines.records import Evaluation, ModelRef, TrainedModel, TrainingSet
+from pipelines.spec import UseCase
+from pipelines.steps import holdouts
+from pipelines.steps.evaluation import evaluate
+from pipelines.steps.scoring import heads
+from pipelines.steps.training import read_scorecards
+
+
+def candidate(registry: ModelRegistry, model: ModelRef, work: Path) -> TrainedModel:
+    """The training of a registered version, rebuilt from its verified artifact.
+
+    Args:
+        work: where the training set's folder is, if it is still on this machine.
+
+    Raises:
+        IntegrityError: the artifact is not what was registered.
+    """
+    folder = registry.fetch(model)
+    told = json.loads((folder / "provenance.json").read_text("utf-8"))
+    learned = work / told["use_case"] / "sets" / told["digest"][:16]
+    return TrainedModel(
+        folder=str(folder),
+        digest=model.digest,
+        run_id=model.run_id,
+        training_set=TrainingSet.model_validate({**told, "folder": str(learned)}),
+        scorecards=read_scorecards(folder),
+        seconds=0.0,
+    )
+
+
+def newest_partition(spec: UseCase, store: SnapshotStore) -> str:
+    """The newest published partition of `rows`.
+
+    Raises:
+        NotFoundError: nothing is published yet.
+    """
+    return max(store.partitions(heads(spec, store, ["rows"])["rows"]))
+
+
+def examine(
+    spec: UseCase,
+    store: SnapshotStore,
+    registry: ModelRegistry,
+    auditor: FairnessAuditor,
+    champion: ModelRef | None,
+    model: ModelRef,
+    as_of: str | None,
+    work: Path,
+) -> tuple[TrainedModel, Evaluation]:
+    """Measures a registered version and the champion on the newest rows that neither learned from.
+
+    Args:
+        as_of: the newest partition that may be used; the newest published one when None.
+
+    Raises:
+        GateRefused: too few partitions are newer than what both learned from.
+    """
+    trained = candidate(registry, model, work)
+    seen = [trained.training_set, *([candidate(registry, champion, work).training_set] if champion else [])]
+    # The labels of validation stop a training and calibrate it.
+    learned = [max(each.train[1], each.validation[1]) for each in seen]
+    holdout = holdouts.newest(spec, store, as_of or newest_partition(spec, store), learned, work)
+    return trained, evaluate(spec, store, registry, auditor, champion, trained, holdout)
