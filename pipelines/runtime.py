@@ -59,6 +59,9 @@ from pipelines.records import (
 from pipelines.settings import Settings
 from pipelines.spec import UseCase, load_spec
 
+#: Characters of a use case's name, see `spec.base.Name`.
+_LONGEST_NAME = 48
+
 
 def code_version(settings: Settings) -> str:
     """The git commit of the project, `+dirty` when the tree differs from it; "unknown" without git."""
@@ -97,8 +100,9 @@ class Runtime:
         """
         chosen = settings or Settings()
         # The name becomes a path: only what a spec may be called is looked up.
-        if not use_case.replace("_", "").isalnum():
-            raise NotFoundError(explain("use case", f"{use_case!r} is not a name", allowed="letters, digits and _"))
+        if not use_case.replace("_", "").isalnum() or len(use_case) > _LONGEST_NAME:
+            allowed = f"at most {_LONGEST_NAME} letters, digits and _"
+            raise NotFoundError(explain("use case", f"{use_case[:80]!r} is not a name", allowed=allowed))
         spec = load_spec(chosen.spec_path(use_case))
         who = run or RunInfo(run_id=f"cli-{os.getpid()}", code_version=code_version(chosen))
         return cls(spec, chosen, who)
@@ -395,6 +399,25 @@ class Runtime:
             model,
             as_of,
             self.settings.work,
+        )
+
+    def promote_by_hand(
+        self, model: ModelRef, approval: Approval, reason: str, as_of: str | None = None
+    ) -> tuple[Promotion, bool]:
+        """Promotes a registered version through the gates; see `steps.by_hand.promote_by_hand`."""
+        from pipelines.steps import by_hand
+
+        return by_hand.promote_by_hand(
+            self.spec,
+            self.store,
+            self.registry,
+            self.auditor,
+            model,
+            self.run,
+            approval,
+            reason=reason,
+            as_of=as_of,
+            work=self.settings.work,
         )
 
     def promotions(self) -> list[Promotion]:

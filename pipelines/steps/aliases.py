@@ -90,19 +90,7 @@ def warn_of_moves(store: SnapshotStore, registry: ModelRegistry) -> None:
     """Says in the log what the promotion at hand is about to put back."""
     state = alias_state(store, registry)
     if state.moved and not state.unfinished:
-        _log.warning("aliases were moved by hand and are put back: %s", told(state))
-
-
-def told(state: AliasState) -> str:
-    """The aliases that are elsewhere, for a person."""
-    return "; ".join(
-        f"{name} is at {_shown(state.found.get(name))}, the promotion log says {_shown(state.expected[name])}"
-        for name in state.moved
-    )
-
-
-def _shown(version: int | None) -> str:
-    return "nothing" if version is None else str(version)
+        _log.warning("aliases were moved by hand and are put back: %s", state.told)
 
 
 def _challenger(log: Sequence[Promotion], trainings: Sequence[TrainingRun]) -> int | None:

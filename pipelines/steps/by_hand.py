@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 from pipelines.ports import FairnessAuditor, ModelRegistry, SnapshotStore
-from pipelines.records import Evaluation, ModelRef, TrainedModel, TrainingSet
+from pipelines.records import Approval, Evaluation, ModelRef, Promotion, RunInfo, TrainedModel, TrainingSet
 from pipelines.spec import UseCase
 from pipelines.steps import holdouts
+from pipelines.steps.aliases import follow
 from pipelines.steps.evaluation import evaluate
+from pipelines.steps.promotion import gate, promote
+from pipelines.steps.promotions import promotions
 from pipelines.steps.scoring import heads
 from pipelines.steps.training import read_scorecards
 
@@ -69,3 +72,48 @@ def examine(
     learned = [max(each.train[1], each.validation[1]) for each in seen]
     holdout = holdouts.newest(spec, store, as_of or newest_partition(spec, store), learned, work)
     return trained, evaluate(spec, store, registry, auditor, champion, trained, holdout)
+
+
+def promote_by_hand(
+    spec: UseCase,
+    store: SnapshotStore,
+    registry: ModelRegistry,
+    auditor: FairnessAuditor,
+    model: ModelRef,
+    run: RunInfo,
+    approval: Approval,
+    *,
+    reason: str,
+    as_of: str | None,
+    work: Path,
+) -> tuple[Promotion, bool]:
+    """Makes a registered version the champion because a person asks, through the same gates as a run's.
+
+    Returns:
+        The log's entry, and whether it is new: a version that is the champion already stays it.
+
+    Raises:
+        GateRefused: a gate said no, with every reason, or there is no holdout to judge on.
+        ConflictError: another promotion came first.
+    """
+    log = promotions(store)
+    if log and log[-1].is_of(model):
+        follow(store, registry)
+        return log[-1], False
+    champion = registry.get(log[-1].version) if log else None
+    trained, evaluation = examine(spec, store, registry, auditor, champion, model, as_of, work)
+    report = gate(spec, store, registry, trained, evaluation)
+    entry = promote(
+        spec,
+        store,
+        registry,
+        model,
+        evaluation,
+        report,
+        run,
+        reason=reason,
+        as_of=evaluation.holdout.as_of,
+        approval=approval,
+        by_hand=True,
+    )
+    return entry, True

@@ -119,7 +119,7 @@ def promote(
     if not report.passed:
         raise GateRefused(explain(where, report.reason))
     log = promotions(store)
-    if log and log[-1].version == model.version:
+    if log and log[-1].is_of(model):
         follow(store, registry)  # promoted already, before a crash or a retry
         return log[-1]
     current = log[-1].version if log else None
