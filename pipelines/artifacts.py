@@ -87,6 +87,32 @@ def verify(folder: Path, digest: str) -> None:
         raise _broken(folder, f"changed: {', '.join(changed)}")
 
 
+def read(folder: Path, digest: str | None, *names: str) -> list[bytes]:
+    """Files of a sealed folder, each read once: the bytes that are given back are those that were compared.
+
+    So nothing that is put into the folder after `verify` is ever parsed.
+
+    Args:
+        digest: what `seal` returned; None trusts the folder's own digests.json, as training does with its own work.
+
+    Raises:
+        IntegrityError: a file is not the one that was sealed.
+    """
+    target = folder / DIGESTS
+    if target.stat().st_size > _MAX_DIGESTS_BYTES:
+        raise _broken(folder, f"{DIGESTS} is larger than {_MAX_DIGESTS_BYTES} bytes")
+    content = target.read_bytes()
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise _broken(folder, f"{DIGESTS} is not the one that was sealed as {digest}")
+    sealed: dict[str, str] = json.loads(content)
+    found = []
+    for name in names:
+        found.append((folder / name).read_bytes())
+        if hashlib.sha256(found[-1]).hexdigest() != sealed.get(name):
+            raise _broken(folder, f"changed: {name}")
+    return found
+
+
 def _files(folder: Path) -> list[str]:
     """Every file but digests.json, relative and sorted. Links are refused, never followed."""
     if folder.is_symlink() or not folder.is_dir():

@@ -28,6 +28,7 @@ from pipelines.records import (
     PublishedPartition,
     Quarantined,
     Reference,
+    Registered,
     RunInfo,
     SearchResult,
     SnapshotRef,
@@ -470,7 +471,43 @@ class ModelRegistry(Protocol):
         ...
 
     def register(self, spec: UseCase, run_id: str, folder: Path, tags: Mapping[str, str]) -> ModelRef:
-        """Makes a model version of the run's artifact; the same run gives the same version."""
+        """Makes a signed model version of the run's artifact; the same run gives the same version.
+
+        With `stages: [staging, production]` it is a version of `<use case>_staging`.
+
+        Args:
+            tags: with what the run says itself, everything that a version must have.
+
+        Raises:
+            IntegrityError: the folder is not what the run holds, or something that a version must have is missing.
+            ServiceRefused: it cannot be signed.
+        """
+        ...
+
+    def release(self, model: ModelRef) -> ModelRef:
+        """Copies a staged version to production, whole and verified; a repeat gives the same production version.
+
+        A version of production is given back as it is.
+
+        Raises:
+            IntegrityError: the staged bytes or the copy's tags are not what was registered.
+        """
+        ...
+
+    def vouch(self, model: ModelRef, reason: str) -> None:
+        """Signs a version anew, as its person asks: one of before models were signed, or after a change of keys.
+
+        Raises:
+            IntegrityError: its bytes are not what was registered.
+        """
+        ...
+
+    def sweep(self, *, dry_run: bool) -> tuple[str, ...]:
+        """Removes what registrations that died left; what somebody may still be writing stays.
+
+        Returns:
+            What was removed, or would be.
+        """
         ...
 
     def log_review(self, run_id: str, folder: Path) -> None:
@@ -481,16 +518,35 @@ class ModelRegistry(Protocol):
         """Sets the description of a version."""
         ...
 
-    def get(self, version: int) -> ModelRef:
+    def get(self, version: int, *, staged: bool = False) -> ModelRef:
         """One version.
 
+        Args:
+            staged: of `<use case>_staging`; here and below.
+
         Raises:
-            NotFoundError: there is no such version.
+            NotFoundError: there is no such version, or Overnight did not make it.
         """
         ...
 
-    def versions(self) -> list[ModelRef]:
+    def resolve(self, version: int, run_id: str) -> ModelRef:
+        """`get` for a version that this run is known to have made: a local copy answers while the registry is away.
+
+        Args:
+            run_id: empty where it is not known.
+
+        Raises:
+            NotFoundError: see `get`.
+            IntegrityError: another run made the version.
+        """
+        ...
+
+    def versions(self, *, staged: bool = False) -> list[ModelRef]:
         """All versions, oldest first."""
+        ...
+
+    def registered(self, *, staged: bool = False) -> list[Registered]:
+        """All versions with their aliases and tags, oldest first."""
         ...
 
     def trainings(self) -> list[TrainingRun]:
@@ -498,18 +554,20 @@ class ModelRegistry(Protocol):
         ...
 
     def fetch(self, model: ModelRef) -> Path:
-        """A local copy of the artifact folder, verified against every digest before anything is parsed.
+        """A local copy of the artifact folder: signature and every digest verified before anything is parsed.
+
+        Whoever parses a file reads it with `artifacts.read`, which compares it once more.
 
         Raises:
-            IntegrityError: a file was changed, added, removed or is a link.
+            IntegrityError: a file was changed, added, removed or is a link, or no trusted key signed it.
         """
         ...
 
-    def alias(self, name: str) -> int | None:
+    def alias(self, name: str, *, staged: bool = False) -> int | None:
         """The version behind an alias, or None."""
         ...
 
-    def set_alias(self, name: str, version: int | None) -> None:
+    def set_alias(self, name: str, version: int | None, *, staged: bool = False) -> None:
         """Moves an alias, or removes it."""
         ...
 
@@ -526,22 +584,33 @@ class ModelRegistry(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signed:
+    """What a valid signature says."""
+
+    name: str
+    """Of the folder when it was signed: which model it is."""
+    files: Mapping[str, str]
+    """SHA-256 (hex) by path in the folder."""
+
+
 class Signer(Protocol):
     """Signs artifact folders, so that a reader knows who made them, not only that they are whole."""
 
     def sign(self, folder: Path, signature: Path) -> None:
-        """Writes a detached signature over every file of a folder.
+        """Writes a detached signature over every file of a folder and over the folder's name.
 
         Raises:
             ServiceRefused: the key is not there or cannot be used.
         """
         ...
 
-    def verify(self, folder: Path, signature: Path) -> None:
+    def verify(self, folder: Path, signature: Path) -> Signed:
         """Checks that a trusted key signed exactly this folder. Nothing in it is parsed.
 
         Raises:
             IntegrityError: a file differs, is missing or was added, or no trusted key made the signature.
+            ServiceRefused: there is no key here to verify with.
         """
         ...
 

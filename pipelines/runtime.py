@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import partitions as keys
+from pipelines.environment import environment_digest
 from pipelines.errors import NotFoundError, explain
 from pipelines.ports import (
     DataSource,
@@ -25,6 +26,7 @@ from pipelines.ports import (
     OnTrial,
     RemoteTrainer,
     Searcher,
+    Signer,
     SnapshotStore,
     Trainer,
     Validator,
@@ -139,7 +141,15 @@ class Runtime:
         """MLflow."""
         from pipelines.backends.mlflow_registry import MlflowRegistry
 
-        return MlflowRegistry(self.spec.name, self.settings.tracking_uri, self.settings.work / "models")
+        uri, cache = self.settings.tracking_uri, self.settings.work / "models"
+        return MlflowRegistry(self.spec.name, uri, cache, self.signer)
+
+    @cached_property
+    def signer(self) -> Signer:
+        """OpenSSF model-signing."""
+        from pipelines.backends.model_signature import ModelSigning
+
+        return ModelSigning(self.settings)
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -244,6 +254,14 @@ class Runtime:
             raise NotFoundError(explain(self.spec.name, "there is no champion yet", remedy="run the training first"))
         return found
 
+    def candidate(self, version: int) -> ModelRef:
+        """A version that may be promoted: with staging, one of `<use case>_staging`.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        return self.registry.get(version, staged="staging" in self.spec.stages)
+
     def score(self, partitions: Sequence[str], version: int | None = None) -> Scored:
         """Scores and stages; see `steps.scoring.score`."""
         from pipelines.steps import scoring
@@ -340,9 +358,10 @@ class Runtime:
 
     def register(self, trained: TrainedModel, evaluation: Evaluation, report: GateReport) -> ModelRef:
         """Registers; see `steps.promotion.register`."""
-        from pipelines.steps import promotion
+        from pipelines.steps import promotion, registration
 
-        return promotion.register(self.spec, self.store, self.registry, trained, evaluation, report)
+        told = registration.provenance(self.store, trained, environment_digest(self.settings.project))
+        return promotion.register(self.spec, self.store, self.registry, trained, evaluation, report, told)
 
     def promote(
         self,
@@ -376,7 +395,7 @@ class Runtime:
         """Keeps a person's no; see `steps.promotion.reject`."""
         from pipelines.steps import promotion
 
-        promotion.reject(self.store, self.registry, model, approval)
+        promotion.reject(self.spec, self.store, self.registry, model, approval)
 
     def rollback(self, to: int | None, reason: str, approval: Approval | None = None) -> Promotion:
         """Rolls back; see `steps.promotion.rollback`."""
@@ -433,13 +452,13 @@ class Runtime:
         """
         from pipelines.steps import aliases
 
-        return aliases.settle(self.store, self.registry)
+        return aliases.settle(self.spec, self.store, self.registry)
 
     def restore_aliases(self) -> AliasState:
         """Moves every alias to where the promotion log says; see `steps.aliases.follow`."""
         from pipelines.steps import aliases
 
-        return aliases.follow(self.store, self.registry)
+        return aliases.follow(self.spec, self.store, self.registry)
 
     # -- monitor -------------------------------------------------------------------------------------------------
 

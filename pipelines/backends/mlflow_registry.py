@@ -1,17 +1,17 @@
 """MLflow as tracking store and model registry: an SQLite file on this machine, or a server.
 
-One use case is one experiment and one registered model of the same name. MLflow's client is used throughout, never its
-fluent API, so that no process-wide run, experiment or URI is touched.
+One use case is one experiment and one registered model of the same name; with staging, there is a second one named
+`<use case>_staging`. MLflow's client is used throughout, never its fluent API, so that no process-wide run, experiment
+or URI is touched.
 
-A run holds the sealed artifact under `artifact/<first 16 digits of its digest>`; a new try never writes over an older
-one. A model version is made, with its tags, by one call: it counts when it has the tags `overnight.digest` and a run,
-and what a crash left before that call (a logged model, an upload) is never read.
+A run holds the sealed artifact under `artifact/<first 16 digits of its digest>` and signatures under `signature/`; a
+new try never writes over an older one. A model version is made, with its tags, by one call (see `mlflow_versions`):
+what a crash left before that call is never read, and is removed by the next registration or by `sweep`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -21,38 +21,64 @@ from typing import Any
 from pipelines import artifacts
 from pipelines.backends import mlflow_searches
 from pipelines.backends.mlflow_calls import connect, mlflow_calls
-from pipelines.backends.mlflow_model import save
+from pipelines.backends.mlflow_loads import Cache, stored_artifact
+from pipelines.backends.mlflow_names import (
+    DIGEST,
+    MODEL_ID,
+    RUN_ID,
+    SIGNATURE,
+    STAGING,
+    TRAINING_KEY,
+    WRITING,
+    artifact_place,
+    assembled,
+    checked_name,
+    checked_run,
+    checked_sha256,
+    checked_tags,
+    model_ref,
+)
+from pipelines.backends.mlflow_orphans import every_version, find_orphans, remove_mark
+from pipelines.backends.mlflow_owners import writing
 from pipelines.backends.mlflow_trainings import list_trainings
-from pipelines.errors import IntegrityError, NotFoundError, explain
-from pipelines.records import ModelRef, SearchResult, TrainingRun, Trial
+from pipelines.backends.mlflow_versions import copy_version, make_version, settle, store_signature
+from pipelines.errors import ConflictError, IntegrityError, NotFoundError, explain
+from pipelines.failpoints import failpoint
+from pipelines.ports import Signer
+from pipelines.records import ModelRef, Registered, SearchResult, TrainingRun, Trial
 from pipelines.spec import UseCase
 from pipelines.training.progress import network
 
-TRAINING_KEY = "overnight.training_key"
-DIGEST = "overnight.digest"
-RUN_ID = "overnight.run_id"
 EPOCH = "overnight.epoch"
+"""On the registered model: the newest epoch of the promotion log that the aliases have followed."""
 
 
 class MlflowRegistry:
     """Model versions and training runs of one use case. Nothing is contacted before the first call."""
 
-    def __init__(self, use_case: str, tracking_uri: str, cache: Path) -> None:
+    def __init__(self, use_case: str, tracking_uri: str, cache: Path, signer: Signer) -> None:
         """Sets where things are.
 
         Args:
             use_case: name of the experiment and of the registered model.
             tracking_uri: `sqlite:///<file>` (made when absent; artifacts lie beside it) or `http(s)://<server>`.
             cache: folder of fetched artifacts, one a digest; may be deleted at any time.
+            signer: signs what is registered, and says what may be loaded.
+
+        Raises:
+            SpecError: the use case's name is no name.
         """
-        self._name = use_case
+        self._name = checked_name("MLflow", use_case)
         self._uri = tracking_uri
-        self._cache = cache
+        self._signer = signer
+        self._cache = Cache(cache, tracking_uri, use_case, signer)
         self._client: Any = None
 
     def start_training(self, spec: UseCase, tags: Mapping[str, str]) -> str:
         """See `ModelRegistry.start_training`. Of two runs that were opened at once, the older one counts."""
-        key = tags.get(TRAINING_KEY)
+        checked_tags(f"{self._name}: start a training run", tags)
+        if (key := tags.get(TRAINING_KEY)) is not None:
+            checked_sha256(TRAINING_KEY, key)
         experiment = self._experiment()
         with mlflow_calls(f"{self._name}: start a training run"):
             if key is None or not (found := self._runs_of(experiment, key)):
@@ -61,6 +87,8 @@ class MlflowRegistry:
                     experiment, tags={**tags, "overnight.use_case": spec.name}, run_name=name
                 )
                 found = (self._runs_of(experiment, key) if key else []) or [made.info.run_id]
+                if made.info.run_id != found[0]:  # of two that were opened at once this one does not count
+                    self._mlflow().delete_run(made.info.run_id)
             return found[0]
 
     def log_progress(self, run_id: str, values: Mapping[str, float]) -> None:
@@ -79,22 +107,26 @@ class MlflowRegistry:
     def log_artifact(self, run_id: str, folder: Path, metrics: Mapping[str, float]) -> None:
         """See `ModelRegistry.log_artifact`. A repeat of the same artifact uploads nothing."""
         digest = _sealed_digest(folder)
-        with mlflow_calls(f"{self._name}: store the artifact of run {run_id}"):
+        checked_run(run_id)
+        with mlflow_calls(f"{self._name}: store the artifact of run {run_id}"), writing() as mark:
             client = self._mlflow()
             if client.get_run(run_id).data.tags.get(DIGEST) == digest:
                 return
-            client.log_artifacts(run_id, str(folder), _place(digest))
-        self._log(run_id, metrics, 0)
-        with mlflow_calls(f"{self._name}: finish run {run_id}"):
-            client.set_tag(run_id, DIGEST, digest)
+            client.set_tag(run_id, WRITING, mark)
+            client.log_artifacts(run_id, str(folder), artifact_place(digest))
+            failpoint("artifact.uploaded")
+            self._log(run_id, metrics, 0)
             client.set_terminated(run_id, "FINISHED")
+            client.set_tag(run_id, DIGEST, digest)  # last: a run that has it is complete
+            if len(client.list_artifacts(run_id, "artifact")) == 1:  # else a try before this one left something
+                remove_mark(client, run_id, mark)
 
     def annotate(self, run_id: str, tags: Mapping[str, str]) -> None:
         """See `ModelRegistry.annotate`. MLflow keeps the first 5,000 characters of a tag."""
         with mlflow_calls(f"{self._name}: annotate run {run_id}"):
             client = self._mlflow()
-            for name, value in tags.items():
-                client.set_tag(run_id, name, value[:5000])
+            for name, value in checked_tags(f"annotate run {run_id}", tags).items():
+                client.set_tag(run_id, name, value)
 
     def start_search(self, spec: UseCase, study: str, tags: Mapping[str, str]) -> str:
         """See `ModelRegistry.start_search`."""
@@ -116,13 +148,17 @@ class MlflowRegistry:
         """See `ModelRegistry.register`. The model is a plain ONNX flavor that MLflow's users load without Overnight.
 
         Raises:
-            IntegrityError: the folder is not what `log_artifact` stored in the run.
+            IntegrityError: the folder is not what `log_artifact` stored in the run, or a required tag is missing.
             NotFoundError: there is no such run.
         """
-        digest = _sealed_digest(folder)
-        with mlflow_calls(f"{self._name}: register run {run_id}"):
+        where = f"{self._name}: register run {run_id}"
+        digest, checked = _sealed_digest(folder), checked_tags(where, tags)
+        checked_run(run_id)
+        name = self._names[-1] if "staging" in spec.stages else self._name
+        with mlflow_calls(where), writing() as mark:
             client = self._mlflow()
-            stored = client.get_run(run_id).data.tags.get(DIGEST)
+            run = client.get_run(run_id)
+            stored = run.data.tags.get(DIGEST)
             if stored != digest:
                 raise IntegrityError(
                     explain(
@@ -131,20 +167,77 @@ class MlflowRegistry:
                         remedy="store the artifact in the run first",
                     )
                 )
-            if found := self._versions(run_id):
-                return found[0]
-            self._ensure_model(spec)
-            logged = self._logged_model(run_id, folder, digest)
-            client.create_model_version(
-                self._name,
-                # A server resolves the model's id by itself; without one, MLflow would ask a store of its global URI.
-                source=f"models:/{logged.model_id}" if self._served else logged.artifact_location,
-                run_id=run_id,
-                model_id=logged.model_id,
-                tags={**tags, DIGEST: digest, RUN_ID: run_id},
-            )
+            if not every_version(client, name, run_id):
+                complete = assembled(where, run.data.tags, checked, run_id) | {DIGEST: digest, RUN_ID: run_id}
+                self._ensure_model(spec, name)
+                make_version(
+                    client,
+                    self._signer,
+                    self._name,
+                    name,
+                    run,
+                    folder,
+                    complete,
+                    served=self._served,
+                    mark=mark,
+                )
+            settle(client, self._uri, run.info.experiment_id, self._names, run_id, mark)
             # Two that registered the same run at once both see both versions now: the older one counts.
-            return self._versions(run_id)[0]
+            return _oldest(client, name, run_id)
+
+    def release(self, model: ModelRef) -> ModelRef:
+        """See `ModelRegistry.release`."""
+        if model.name == self._name:
+            return model
+        if model.name != self._names[-1]:
+            raise NotFoundError(explain(model.id, f"it is no model of {self._name}"))
+        self.fetch(model)
+        with mlflow_calls(f"{model.id}: release"), writing() as mark:
+            client = self._mlflow()
+            staged = client.get_model_version(model.name, str(model.version))
+            if not every_version(client, self._name, model.run_id):
+                copy_version(client, model.name, model.version, self._name)
+                failpoint("release.copied")
+            experiment = client.get_run(model.run_id).info.experiment_id
+            settle(client, self._uri, experiment, self._names, model.run_id, mark)
+            copy = client.get_model_version(self._name, str(_oldest(client, self._name, model.run_id).version))
+        for tag in (DIGEST, RUN_ID, SIGNATURE, MODEL_ID):
+            if copy.tags.get(tag) != staged.tags.get(tag):
+                raise IntegrityError(
+                    explain(
+                        f"{self._name}@{copy.version}",
+                        f"its {tag} is {copy.tags.get(tag)!r}, that of {model.id} is {staged.tags.get(tag)!r}",
+                        remedy="see who changed the tags; remove the version and release again",
+                    )
+                )
+        released = model_ref(copy)
+        assert released is not None
+        return released
+
+    def vouch(self, model: ModelRef, reason: str) -> None:
+        """See `ModelRegistry.vouch`."""
+        with mlflow_calls(f"{model.id}: sign"), tempfile.TemporaryDirectory(prefix="overnight-sign-") as scratch:
+            client = self._mlflow()
+            fetched = stored_artifact(client, model.run_id, model.digest, Path(scratch))
+            folder = fetched.rename(Path(scratch) / self._name)
+            sha256 = store_signature(client, self._signer, model.run_id, folder)
+            client.set_model_version_tag(model.name, str(model.version), "overnight.vouched", reason[:500])
+            client.set_model_version_tag(model.name, str(model.version), SIGNATURE, sha256)
+
+    def sweep(self, *, dry_run: bool) -> tuple[str, ...]:
+        """See `ModelRegistry.sweep`."""
+        removed: list[str] = []
+        with mlflow_calls(f"{self._name}: sweep"):
+            client = self._mlflow()
+            if (experiment := client.get_experiment_by_name(self._name)) is None:
+                return ()
+            while orphans := list(find_orphans(client, self._uri, experiment.experiment_id, self._names)):
+                removed += [orphan.name for orphan in orphans]
+                if dry_run:
+                    break
+                for orphan in orphans:
+                    orphan.remove()
+        return tuple(removed)
 
     def log_review(self, run_id: str, folder: Path) -> None:
         """See `ModelRegistry.log_review`."""
@@ -156,79 +249,96 @@ class MlflowRegistry:
         with mlflow_calls(f"{model.id}: describe"):
             self._mlflow().update_model_version(model.name, str(model.version), markdown)
 
-    def get(self, version: int) -> ModelRef:
+    def get(self, version: int, *, staged: bool = False) -> ModelRef:
         """See `ModelRegistry.get`."""
-        with mlflow_calls(f"{self._name}: version {version}"):
-            found = _model_ref(self._mlflow().get_model_version(self._name, str(version)))
+        name = self._names[-1] if staged else self._name
+        with mlflow_calls(f"{name}: version {version}"):
+            found = model_ref(self._mlflow().get_model_version(name, str(int(version))))
         if found is None:
             raise NotFoundError(
                 explain(
-                    f"{self._name} version {version}",
+                    f"{name} version {version}",
                     f"it has no tag {DIGEST}: Overnight did not register it",
-                    remedy="choose one of `overnight models`",
+                    remedy=f"choose one of `overnight models {self._name}`",
                 )
             )
         return found
 
-    def versions(self) -> list[ModelRef]:
+    def resolve(self, version: int, run_id: str) -> ModelRef:
+        """See `ModelRegistry.resolve`."""
+        if run_id and (known := self._cache.recall(self._name, version, run_id)) is not None:
+            return known
+        found = self.get(version)
+        if run_id and found.run_id != run_id:
+            raise IntegrityError(
+                explain(
+                    found.id,
+                    f"MLflow says that run {found.run_id} made it; it was promoted as a model of run {run_id}",
+                    remedy="see who changed the registry; roll back to another version",
+                )
+            )
+        return found
+
+    def versions(self, *, staged: bool = False) -> list[ModelRef]:
         """See `ModelRegistry.versions`."""
-        with mlflow_calls(f"{self._name}: list the versions"):
-            return self._versions()
+        return [entry.model for entry in self.registered(staged=staged)]
+
+    def registered(self, *, staged: bool = False) -> list[Registered]:
+        """See `ModelRegistry.registered`."""
+        name = self._names[-1] if staged else self._name
+        found = []
+        with mlflow_calls(f"{name}: list the versions"):
+            for version in every_version(self._mlflow(), name):
+                if (model := model_ref(version)) is not None:
+                    tags, aliases = dict(sorted(version.tags.items())), tuple(sorted(version.aliases))
+                    found.append(Registered(model=model, aliases=aliases, tags=tags))
+        return found
 
     def trainings(self) -> list[TrainingRun]:
         """See `ModelRegistry.trainings`. Runs that others made in the experiment are left out."""
         with mlflow_calls(f"{self._name}: list the trainings"):
-            return list_trainings(self._mlflow(), self._name, TRAINING_KEY, self._tagged_versions())
+            made = [(entry.model, entry.tags) for entry in self.registered()]
+            return list_trainings(self._mlflow(), self._name, TRAINING_KEY, made)
 
     def fetch(self, model: ModelRef) -> Path:
-        """See `ModelRegistry.fetch`. A copy in the cache is verified again on every call."""
-        target = self._cache / model.digest
-        if not target.exists():
-            self._cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".fetching-", dir=self._cache) as scratch:
-                with mlflow_calls(f"{model.id}: fetch the artifact"):
-                    fetched = Path(self._mlflow().download_artifacts(model.run_id, _place(model.digest), scratch))
-                if not fetched.is_dir():
-                    raise NotFoundError(explain(model.id, f"run {model.run_id} holds no artifact"))
-                artifacts.verify(fetched, model.digest)
-                try:
-                    fetched.rename(target)
-                except OSError:
-                    # Another process was faster; what it put there is verified below.
-                    if not target.exists():
-                        raise
-        try:
-            artifacts.verify(target, model.digest)
-        except IntegrityError:
-            # The registry may hold the right bytes: the next call fetches them again.
-            shutil.rmtree(target, ignore_errors=True)
-            raise
-        return target
+        """See `ModelRegistry.fetch`. A copy in the cache is verified again on every call, without asking MLflow."""
+        if model.name not in self._names:
+            raise NotFoundError(explain(model.id, f"it is no model of {self._name}"))
+        checked_run(model.run_id)
+        if not self._cache.holds(model):
+            self._cache.download(self._mlflow(), model)
+        folder = self._cache.verified(model)
+        self._cache.remember(model)
+        return folder
 
-    def alias(self, name: str) -> int | None:
+    def alias(self, name: str, *, staged: bool = False) -> int | None:
         """See `ModelRegistry.alias`."""
+        checked_name(f"{self._name}: alias", name)
+        model = self._names[-1] if staged else self._name
         try:
-            with mlflow_calls(f"{self._name}: alias {name}"):
-                version = self._mlflow().get_registered_model(self._name).aliases.get(name)
+            with mlflow_calls(f"{model}: alias {name}"):
+                version = self._mlflow().get_registered_model(model).aliases.get(name)
         except NotFoundError:
             return None
         return None if version is None else int(version)
 
-    def set_alias(self, name: str, version: int | None) -> None:
+    def set_alias(self, name: str, version: int | None, *, staged: bool = False) -> None:
         """See `ModelRegistry.set_alias`.
 
         Raises:
             NotFoundError: there is no such version.
         """
+        checked_name(f"{self._name}: alias", name)
+        model = self._names[-1] if staged else self._name
         if version is not None:
-            self.get(version)
-        elif self.alias(name) is None:
+            self.get(version, staged=staged)
+        elif self.alias(name, staged=staged) is None:
             return
-        with mlflow_calls(f"{self._name}: move alias {name}"):
+        with mlflow_calls(f"{model}: move alias {name}"):
             if version is None:
-                self._mlflow().delete_registered_model_alias(self._name, name)
+                self._mlflow().delete_registered_model_alias(model, name)
             else:
-                self._mlflow().set_registered_model_alias(self._name, name, str(version))
+                self._mlflow().set_registered_model_alias(model, name, str(version))
 
     def epoch(self) -> int:
         """See `ModelRegistry.epoch`.
@@ -259,6 +369,11 @@ class MlflowRegistry:
         with mlflow_calls(f"{self._name}: run {run_id}"):
             experiment = self._mlflow().get_run(run_id).info.experiment_id
         return f"{self._uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        """The registered models: what is served, and where a version waits for its promotion."""
+        return self._name, f"{self._name}{STAGING}"
 
     @property
     def _served(self) -> bool:
@@ -295,53 +410,25 @@ class MlflowRegistry:
             logged = [Metric(name, float(value), now, step) for name, value in values.items()]
             self._mlflow().log_batch(run_id, metrics=logged)
 
-    def _ensure_model(self, spec: UseCase) -> None:
+    def _ensure_model(self, spec: UseCase, name: str) -> None:
         client = self._mlflow()
         try:
-            client.create_registered_model(self._name, description=f"{spec.title}. {spec.description}")
+            client.create_registered_model(name, description=f"{spec.title}. {spec.description}")
         except Exception:
             # It exists already, or another trainer made it a moment ago; any other reason shows here.
-            client.get_registered_model(self._name)
-
-    def _logged_model(self, run_id: str, folder: Path, digest: str) -> Any:
-        """Stores the MLflow form of the artifact, finished, and returns MLflow's LoggedModel."""
-        from mlflow.entities import LoggedModelOutput
-
-        client = self._mlflow()
-        experiment = client.get_run(run_id).info.experiment_id
-        logged = client.create_logged_model(experiment, self._name, run_id, tags={DIGEST: digest})
-        with tempfile.TemporaryDirectory(prefix="overnight-model-") as scratch:
-            local = Path(scratch) / "model"
-            save(folder, local, run_id=run_id, model_id=logged.model_id, location=logged.artifact_location)
-            client.log_model_artifacts(logged.model_id, str(local))
-        client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        return logged
-
-    def _versions(self, run_id: str | None = None) -> list[ModelRef]:
-        return [ref for ref, _ in self._tagged_versions(run_id)]
-
-    def _tagged_versions(self, run_id: str | None = None) -> list[tuple[ModelRef, dict[str, str]]]:
-        """Oldest first."""
-        found, token = [], None
-        words = f"name = '{self._name}'" + (f" and run_id = '{run_id}'" if run_id else "")
-        while True:
-            page = self._mlflow().search_model_versions(words, page_token=token)
-            found += [(ref, dict(version.tags)) for version in page if (ref := _model_ref(version)) is not None]
-            if not (token := page.token):
-                return sorted(found, key=lambda item: item[0].version)
+            client.get_registered_model(name)
 
 
-def _model_ref(version: Any) -> ModelRef | None:
-    digest = version.tags.get(DIGEST)
-    run_id = version.tags.get(RUN_ID)
-    if not digest or not run_id:
-        return None
-    return ModelRef(name=version.name, version=int(version.version), run_id=run_id, digest=digest)
+def _oldest(client: Any, name: str, run_id: str) -> ModelRef:
+    """The version that counts of a run.
 
-
-def _place(digest: str) -> str:
-    return f"artifact/{digest[:16]}"
+    Raises:
+        ConflictError: it was there a moment ago.
+    """
+    found = [ref for version in every_version(client, name, run_id) if (ref := model_ref(version)) is not None]
+    if not found:
+        raise ConflictError(explain(f"{name}: run {run_id}", "its version was removed at this moment"))
+    return found[0]
 
 
 def _sealed_digest(folder: Path) -> str:

@@ -83,7 +83,7 @@ def _challenger(runtime: Runtime) -> ModelRef:
                 remedy="train one, or name a --version",
             )
         )
-    return runtime.model(found)
+    return runtime.candidate(found)
 
 
 @click.command()
@@ -106,7 +106,7 @@ def gate(use_case: str, version: int | None, challenger: bool, dry_run: bool, as
         raise click.UsageError("name one of --version and --challenger")
     runtime = Runtime.open(use_case)
     known = _checked(runtime, as_of)
-    model = runtime.model(version) if version is not None else _challenger(runtime)
+    model = runtime.candidate(version) if version is not None else _challenger(runtime)
     trained, evaluation = runtime.examine(model, known)
     report = evaluate_gates(evaluation, runtime.spec) if dry_run else runtime.gate(trained, evaluation)
     asks = {each.name: asked(each.name, evaluation, runtime.spec) for each in report.gates}
@@ -141,7 +141,7 @@ def promote(use_case: str, version: int, reason: str, as_of: str | None) -> None
     `promotion: manual` asks for, and your name goes into the log.
     """
     runtime = Runtime.open(use_case)
-    _promote(runtime, runtime.model(version), reason, _checked(runtime, as_of))
+    _promote(runtime, runtime.candidate(version), reason, _checked(runtime, as_of))
 
 
 def _promote(runtime: Runtime, model: ModelRef, reason: str, as_of: str | None) -> None:

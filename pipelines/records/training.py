@@ -214,6 +214,15 @@ class RemoteTraining(Record):
     """The job is being stopped: when it is over, submit again, which makes the next attempt."""
 
 
+class Registered(Record):
+    """A model version as the registry lists it."""
+
+    model: ModelRef
+    aliases: tuple[str, ...] = ()
+    tags: dict[str, str] = {}
+    """What registration wrote on it."""
+
+
 class TrainingRun(Record):
     """A training as the registry keeps it, registered or refused."""
 

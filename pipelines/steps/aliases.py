@@ -9,12 +9,13 @@ and never follows a lower one. A note that is behind the log says that a followe
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipelines.errors import ConflictError, IntegrityError, explain
 from pipelines.failpoints import failpoint
 from pipelines.ports import ModelRegistry, SnapshotStore
-from pipelines.records import AliasState, Promotion, TrainingRun
+from pipelines.records import AliasState, Promotion
+from pipelines.spec import UseCase
 from pipelines.steps.promotions import before, promotions
 
 ALIASES = ("champion", "previous", "challenger")
@@ -26,7 +27,7 @@ _ROUNDS = 50
 _log = logging.getLogger(__name__)
 
 
-def alias_state(store: SnapshotStore, registry: ModelRegistry) -> AliasState:
+def alias_state(spec: UseCase, store: SnapshotStore, registry: ModelRegistry) -> AliasState:
     """Where the aliases are and where they belong. Changes nothing.
 
     Raises:
@@ -45,17 +46,16 @@ def alias_state(store: SnapshotStore, registry: ModelRegistry) -> AliasState:
                 "a backup on purpose, delete the tag overnight.epoch of the registered model",
             )
         )
-    trainings = registry.trainings()
     expected: dict[str, int | None] = {
         "champion": log[-1].version if log else None,
         "previous": _still_there(registry, before(log)),
-        "challenger": _challenger(log, trainings),
+        "challenger": _challenger(log, registry, staged=_staged(spec, "challenger")),
     }
-    found = {name: registry.alias(name) for name in ALIASES}
+    found = {name: registry.alias(name, staged=_staged(spec, name)) for name in ALIASES}
     return AliasState(expected=expected, found=found, epoch=epoch, followed=followed)
 
 
-def follow(store: SnapshotStore, registry: ModelRegistry) -> AliasState:
+def follow(spec: UseCase, store: SnapshotStore, registry: ModelRegistry) -> AliasState:
     """Moves the aliases to where they belong, whoever else does so at the same time.
 
     Raises:
@@ -64,13 +64,13 @@ def follow(store: SnapshotStore, registry: ModelRegistry) -> AliasState:
         NotFoundError: the champion's version is no longer registered.
     """
     for _ in range(_ROUNDS):
-        state = alias_state(store, registry)
+        state = alias_state(spec, store, registry)
         failpoint("follow.read")
         if not state.moved and not state.unfinished:
             return state
         try:
             for name in state.moved:
-                registry.set_alias(name, state.expected[name])
+                registry.set_alias(name, state.expected[name], staged=_staged(spec, name))
                 failpoint(f"follow.{name}")
             if not state.moved:
                 registry.set_epoch(state.epoch)
@@ -80,33 +80,40 @@ def follow(store: SnapshotStore, registry: ModelRegistry) -> AliasState:
     raise ConflictError(explain("aliases", "the log moved on all the while they were moved", remedy="try again"))
 
 
-def settle(store: SnapshotStore, registry: ModelRegistry) -> AliasState:
+def settle(spec: UseCase, store: SnapshotStore, registry: ModelRegistry) -> AliasState:
     """Finishes what a follower that died left, and reports what somebody moved by hand, which stays as it is."""
-    state = alias_state(store, registry)
-    return follow(store, registry) if state.unfinished else state
+    state = alias_state(spec, store, registry)
+    return follow(spec, store, registry) if state.unfinished else state
 
 
-def warn_of_moves(store: SnapshotStore, registry: ModelRegistry) -> None:
+def warn_of_moves(spec: UseCase, store: SnapshotStore, registry: ModelRegistry) -> None:
     """Says in the log what the promotion at hand is about to put back."""
-    state = alias_state(store, registry)
+    state = alias_state(spec, store, registry)
     if state.moved and not state.unfinished:
         _log.warning("aliases were moved by hand and are put back: %s", state.told)
 
 
-def _challenger(log: Sequence[Promotion], trainings: Sequence[TrainingRun]) -> int | None:
+def _staged(spec: UseCase, alias: str) -> bool:
+    """Whether an alias is of the versions that wait in staging: a challenger does, where there is staging."""
+    return alias == "challenger" and "staging" in spec.stages
+
+
+def _challenger(log: Sequence[Promotion], registry: ModelRegistry, *, staged: bool) -> int | None:
     """The newest version that is newer than every one that was promoted, and that nobody refused."""
-    runs = {entry.trained_by for entry in log if entry.trained_by}
-    versions = {entry.version for entry in log if not entry.trained_by}  # entries of before runs were noted
-    made = [training for training in trainings if training.model is not None]
-    promoted = [
-        each.model.version for each in made if each.model and (each.run_id in runs or each.model.version in versions)
-    ]
-    waiting = [
-        each.model.version
-        for each in made
-        if each.model and each.tags.get(GATE) != REFUSED and not each.tags.get(APPROVAL, "").startswith(REJECTED)
-    ]
-    return max((version for version in waiting if version > max(promoted, default=0)), default=None)
+    runs = {entry.trained_by for entry in log}
+    numbers = {entry.version for entry in log if not entry.trained_by}  # entries of before runs were noted
+    made = registry.versions(staged=staged)
+    newest = max((each.version for each in made if each.run_id in runs or each.version in numbers), default=0)
+    waiting = [each for each in made if each.version > newest]
+    if not waiting:
+        return None
+    tags = {training.run_id: training.tags for training in registry.trainings()}
+    return max((each.version for each in waiting if not _refused(tags.get(each.run_id, {}))), default=None)
+
+
+def _refused(tags: Mapping[str, str]) -> bool:
+    """Whether a gate or a person said no to a training."""
+    return tags.get(GATE) == REFUSED or tags.get(APPROVAL, "").startswith(REJECTED)
 
 
 def _still_there(registry: ModelRegistry, version: int | None) -> int | None:

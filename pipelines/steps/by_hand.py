@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pipelines import artifacts
 from pipelines.ports import FairnessAuditor, ModelRegistry, SnapshotStore
 from pipelines.records import Approval, Evaluation, ModelRef, Promotion, RunInfo, TrainedModel, TrainingSet
 from pipelines.spec import UseCase
@@ -27,7 +28,8 @@ def candidate(registry: ModelRegistry, model: ModelRef, work: Path) -> TrainedMo
         IntegrityError: the artifact is not what was registered.
     """
     folder = registry.fetch(model)
-    told = json.loads((folder / "provenance.json").read_text("utf-8"))
+    (paper,) = artifacts.read(folder, model.digest, "provenance.json")
+    told = json.loads(paper)
     learned = work / told["use_case"] / "sets" / told["digest"][:16]
     return TrainedModel(
         folder=str(folder),
@@ -98,7 +100,7 @@ def promote_by_hand(
     """
     log = promotions(store)
     if log and log[-1].is_of(model):
-        follow(store, registry)
+        follow(spec, store, registry)
         return log[-1], False
     champion = registry.get(log[-1].version) if log else None
     trained, evaluation = examine(spec, store, registry, auditor, champion, model, as_of, work)

@@ -12,6 +12,7 @@ from typing import Literal
 
 import polars as pl
 
+from pipelines import artifacts
 from pipelines import partitions as keys
 from pipelines.errors import NotFoundError, explain
 from pipelines.metrics import metrics
@@ -62,8 +63,9 @@ def observe(
     wanted = keys.span(keys.shift(as_of, 1 - length, spec.granularity), as_of, spec.granularity)
     snapshots = heads(spec, store, list(dict.fromkeys(("rows", spec.label.table, *spec.context, PREDICTIONS))))
     folder = registry.fetch(champion)
-    reference = Reference.model_validate_json((folder / "reference.json").read_text("utf-8"))
-    seen = TrainingSet.model_validate({"folder": "", **json.loads((folder / "provenance.json").read_text("utf-8"))})
+    frozen, learned = artifacts.read(folder, champion.digest, "reference.json", "provenance.json")
+    reference = Reference.model_validate_json(frozen)
+    seen = TrainingSet.model_validate({"folder": "", **json.loads(learned)})
 
     held = store.partitions(snapshots["rows"])
     present = [key for key in wanted if key in held]
@@ -192,7 +194,8 @@ def drift_report(
         raise NotFoundError(explain(f"{spec.name}: drift report", "no partition of the window is published"))
     features = build_features(spec, store, snapshots, present).collect()
     current = sample(features, list(spec.rows.key), spec.drift.report_rows).select(spec.features.columns)
-    reference = pl.read_parquet(registry.fetch(observations.champion) / SAMPLE)
+    (sampled,) = artifacts.read(registry.fetch(observations.champion), observations.champion.digest, SAMPLE)
+    reference = pl.read_parquet(sampled)
     html = reports / spec.name / "drift" / f"{observations.as_of}-champion-{observations.champion.version}.html"
     html.parent.mkdir(parents=True, exist_ok=True)
     reporter.write(spec, reference, current, html)

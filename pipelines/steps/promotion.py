@@ -5,7 +5,7 @@ The log is in `steps.promotions`; the aliases in the registry follow it, see `st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.errors import ConflictError, GateRefused, NotFoundError, explain
@@ -32,7 +32,7 @@ __all__ = ["PROMOTIONS", "champion", "epoch_key", "gate", "promote", "promotions
 def champion(store: SnapshotStore, registry: ModelRegistry) -> ModelRef | None:
     """The champion by the log; None before the first promotion."""
     log = promotions(store)
-    return registry.get(log[-1].version) if log else None
+    return registry.resolve(log[-1].version, log[-1].trained_by) if log else None
 
 
 def gate(
@@ -52,9 +52,9 @@ def gate(
         },
     )
     failpoint("gate.told")
-    if any(model.run_id == trained.run_id for model in registry.versions()):
-        warn_of_moves(store, registry)
-        follow(store, registry)
+    if any(model.run_id == trained.run_id for model in registry.versions(staged="staging" in spec.stages)):
+        warn_of_moves(spec, store, registry)
+        follow(spec, store, registry)
     return report
 
 
@@ -65,8 +65,12 @@ def register(
     trained: TrainedModel,
     evaluation: Evaluation,
     report: GateReport,
+    provenance: Mapping[str, str],
 ) -> ModelRef:
     """Makes a model version of a training that passed its gates; a repeat gives the same version.
+
+    Args:
+        provenance: see `steps.registration`.
 
     Raises:
         GateRefused: the gates said no.
@@ -74,6 +78,7 @@ def register(
     if not report.passed:
         raise GateRefused(explain(f"{spec.name}: registration", report.reason))
     tags = {
+        **provenance,
         "overnight.snapshots": " ".join(ref.id for ref in trained.training_set.snapshots),
         "overnight.as_of": trained.training_set.as_of,
         "overnight.holdout": "..".join(evaluation.holdout.partitions),
@@ -81,8 +86,7 @@ def register(
         "overnight.gates": report.reason,
     }
     model = registry.register(spec, trained.run_id, Path(trained.folder), tags)
-    failpoint("register.made")
-    follow(store, registry)
+    follow(spec, store, registry)
     return model
 
 
@@ -120,7 +124,7 @@ def promote(
         raise GateRefused(explain(where, report.reason))
     log = promotions(store)
     if log and log[-1].is_of(model):
-        follow(store, registry)  # promoted already, before a crash or a retry
+        follow(spec, store, registry)  # promoted already, before a crash or a retry
         return log[-1]
     current = log[-1].version if log else None
     if current != evaluation.champion_version:
@@ -145,7 +149,8 @@ def promote(
         )
     _need_approval(spec, model, approval, where)
     registry.fetch(model)  # its bytes must be whole before anybody scores with them
-    warn_of_moves(store, registry)
+    model = registry.release(model)  # a staged version gets its production version; any other is its own
+    warn_of_moves(spec, store, registry)
     entry = Promotion(
         epoch=len(log) + 1,
         kind="promote",
@@ -162,10 +167,10 @@ def promote(
     return _append(spec, store, registry, entry, checks)
 
 
-def reject(store: SnapshotStore, registry: ModelRegistry, model: ModelRef, approval: Approval) -> None:
+def reject(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, model: ModelRef, approval: Approval) -> None:
     """Keeps a person's no with the training's run: the version is no challenger any more."""
     registry.annotate(model.run_id, {APPROVAL: f"{REJECTED} by {approval.by} at {approval.at}"})
-    follow(store, registry)
+    follow(spec, store, registry)
 
 
 def rollback(
@@ -195,7 +200,7 @@ def rollback(
     """
     log = promotions(store)
     if log and (to == log[-1].version or _is_repeat(registry, log[-1], run, to, reason)):
-        follow(store, registry)
+        follow(spec, store, registry)
         return log[-1]
     current = log[-1].version if log else None
     earlier = [entry.version for entry in log if entry.version != current]
@@ -210,7 +215,7 @@ def rollback(
         )
     model = registry.get(target)
     registry.fetch(model)  # its bytes must still be whole
-    warn_of_moves(store, registry)
+    warn_of_moves(spec, store, registry)
     check = Check(name="was_champion", passed=True, observed=f"version {target} was champion; its artifact verified")
     entry = Promotion(
         epoch=len(log) + 1,
@@ -257,5 +262,5 @@ def _append(
     spec: UseCase, store: SnapshotStore, registry: ModelRegistry, entry: Promotion, checks: Sequence[Check]
 ) -> Promotion:
     append_entry(spec, store, entry, checks)
-    follow(store, registry)
+    follow(spec, store, registry)
     return entry

@@ -99,7 +99,7 @@ def _score(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, scoring
         raise IntegrityError(
             explain(model.id, f"its artifact is {model.digest}, the predictions were made by {scoring.artifact}")
         )
-    engine = Engine(registry.fetch(model), tile_rows=spec.scoring.tile_rows)
+    engine = Engine(registry.fetch(model), digest=model.digest, tile_rows=spec.scoring.tile_rows)
     snapshots: dict[str, SnapshotRef] = scoring.snapshots
     ((_, frame, _),) = score_partitions(spec, store, snapshots, engine, model, [scoring.part.partition])
     return frame

@@ -137,7 +137,7 @@ def score(
     unseen: dict[str, dict[str, float]] = {}
     staged: tuple[StagedPartition, ...] = ()
     if due:
-        engine = Engine(registry.fetch(model), tile_rows=spec.scoring.tile_rows)
+        engine = Engine(registry.fetch(model), digest=model.digest, tile_rows=spec.scoring.tile_rows)
 
         def drafts() -> Iterator[Draft]:
             for start in range(0, len(due), _CHUNK):

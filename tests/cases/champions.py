@@ -108,7 +108,7 @@ class Champions:
             report=self.report,
         )
 
-    def judged(self, runtime: Runtime, model: ModelRef, champion: int | None) -> tuple[Evaluation, GateReport]:
+    def judged(self, model: ModelRef, champion: int | None) -> tuple[Evaluation, GateReport]:
         """What a run would hold in its hands that had compared this version with that champion, and found it good."""
         changes = {
             "challenger_run": model.run_id,
@@ -120,8 +120,8 @@ class Champions:
     def promote(self, version: int, run_id: str = "test", *, over: int | None = None, **options: Any) -> Any:
         """Promotes as a training's run does."""
         runtime = self.runtime(run_id)
-        model = runtime.model(version)
-        evaluation, report = self.judged(runtime, model, over)
+        model = runtime.candidate(version)
+        evaluation, report = self.judged(model, over)
         return runtime.promote(model, evaluation, report, "because", AS_OF, **options)
 
 
@@ -171,9 +171,7 @@ def fill(store: SnapshotStore) -> None:
     dice = random.Random(5)
     rows, labels = {}, {}
     for day in DAYS:
-        found = [
-            (f"{day}-{n}", dice.gauss(0, 1), dice.random(), dice.choice(("north", "south"))) for n in range(150)
-        ]
+        found = [(f"{day}-{n}", dice.gauss(0, 1), dice.random(), dice.choice(("north", "south"))) for n in range(150)]
         stuck = [pressure + wear + dice.gauss(0, 0.5) > 0.5 for _, pressure, wear, _ in found]
         rows[day] = pl.DataFrame(found, schema=["id", "pressure", "wear", "site"], orient="row")
         labels[day] = rows[day].select("id", pl.Series("stuck", stuck))

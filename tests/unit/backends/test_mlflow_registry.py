@@ -25,6 +25,7 @@ from pipelines.errors import IntegrityError, NotFoundError, TransientError, Unav
 from pipelines.ports import ModelRegistry
 from pipelines.training.entry import run
 from pipelines.training.job import Job
+from tests.registries import OF_REGISTRATION, OF_TRAINING, open_registry
 from tests.unit.training.conftest import make_spec, write
 
 QUICK: dict[str, Any] = {
@@ -32,7 +33,7 @@ QUICK: dict[str, Any] = {
     "student": {"epochs": 2, "widths": [8]},
     "calibration_rows": 64,
 }
-KEY = {"overnight.training_key": "a" * 64}
+KEY = OF_TRAINING
 
 
 @cache
@@ -53,7 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def empty_store(root: Path) -> Path:
     """A store whose database was made once: MLflow takes seconds for it."""
     folder = root / "store"
-    MlflowRegistry("toy_binary", f"sqlite:///{folder / 'mlflow.db'}", root / "unused").versions()
+    open_registry("toy_binary", f"sqlite:///{folder / 'mlflow.db'}", root / "unused").versions()
     return folder
 
 
@@ -65,7 +66,7 @@ def store(empty_store: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def registry(store: str, tmp_path: Path) -> MlflowRegistry:
-    return MlflowRegistry("toy_binary", store, tmp_path / "cache")
+    return open_registry("toy_binary", store, tmp_path / "cache")
 
 
 @pytest.fixture
@@ -78,9 +79,9 @@ SPEC = make_spec("binary", **QUICK)
 
 
 def register(registry: ModelRegistry, folder: Path, key: str = "a" * 64) -> Any:
-    run_id = registry.start_training(SPEC, {"overnight.training_key": key})
+    run_id = registry.start_training(SPEC, {**OF_TRAINING, "overnight.training_key": key})
     registry.log_artifact(run_id, folder, {"student_int8_auc": 0.7})
-    return registry.register(SPEC, run_id, folder, {"overnight.snapshots": "delta:toy/rows@3"})
+    return registry.register(SPEC, run_id, folder, OF_REGISTRATION)
 
 
 def test_the_same_training_key_gives_the_same_run(registry: MlflowRegistry) -> None:
@@ -157,7 +158,7 @@ def test_what_is_not_there_is_not_found(registry: MlflowRegistry, artifact: Path
     with pytest.raises(NotFoundError):
         registry.get(1)
     with pytest.raises(NotFoundError):
-        registry.register(SPEC, "0" * 32, artifact, {})
+        registry.register(SPEC, "0" * 32, artifact, OF_REGISTRATION)
     register(registry, artifact)
     with pytest.raises(NotFoundError):
         registry.set_alias("champion", 7)
@@ -185,7 +186,9 @@ def test_a_fetched_artifact_is_byte_for_byte_what_was_stored(
         path.name: path.read_bytes() for path in artifact.iterdir()
     }
     assert registry.fetch(model) == fetched
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [model.digest]
+    kept = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert {model.digest, f"{model.digest}.signature.json"} < kept
+    assert len(kept) == 3
 
 
 def stored(store: str, digest: str) -> Path:
@@ -241,14 +244,14 @@ def test_a_cached_copy_is_verified_on_every_fetch_and_replaced_by_the_next(
 def test_only_what_the_run_holds_can_be_registered(registry: MlflowRegistry, artifact: Path) -> None:
     run_id = registry.start_training(SPEC, KEY)
     with pytest.raises(IntegrityError, match="the run holds None"):
-        registry.register(SPEC, run_id, artifact, {})
+        registry.register(SPEC, run_id, artifact, OF_REGISTRATION)
     registry.log_artifact(run_id, artifact, {})
     (artifact / "model.json").write_text("{}", "utf-8")
     with pytest.raises(IntegrityError, match=r"changed: model\.json"):
-        registry.register(SPEC, run_id, artifact, {})
+        registry.register(SPEC, run_id, artifact, OF_REGISTRATION)
     artifacts.seal(artifact)
     with pytest.raises(IntegrityError, match="the run holds"):
-        registry.register(SPEC, run_id, artifact, {})
+        registry.register(SPEC, run_id, artifact, OF_REGISTRATION)
     assert registry.versions() == []
 
 
@@ -272,9 +275,9 @@ def test_a_crash_before_the_version_leaves_nothing_readable_and_a_repeat_heals_i
     with monkeypatch.context() as crash:
         crash.setattr(client, "create_model_version", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            registry.register(SPEC, run_id, artifact, {})
+            registry.register(SPEC, run_id, artifact, OF_REGISTRATION)
     assert registry.versions() == []
-    assert registry.register(SPEC, run_id, artifact, {}).version == 1
+    assert registry.register(SPEC, run_id, artifact, OF_REGISTRATION).version == 1
 
 
 def test_a_version_that_overnight_did_not_make_does_not_count(registry: MlflowRegistry, artifact: Path) -> None:
@@ -293,7 +296,7 @@ def test_two_trainers_at_once_share_the_run_and_the_version(store: str, artifact
     barrier = threading.Barrier(2)
 
     def one(number: int) -> Any:
-        mine = MlflowRegistry("toy_binary", store, tmp_path / f"cache{number}")
+        mine = open_registry("toy_binary", store, tmp_path / f"cache{number}", tmp_path / "home")
         mine._mlflow()
         barrier.wait()
         for _ in range(20):
@@ -305,8 +308,11 @@ def test_two_trainers_at_once_share_the_run_and_the_version(store: str, artifact
 
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(one, range(2)))
-    again = MlflowRegistry("toy_binary", store, tmp_path / "cache")
+    again = open_registry("toy_binary", store, tmp_path / "cache", tmp_path / "home")
     assert register(again, artifact) == made[0] == made[1]
+    assert again.fetch(made[0]).is_dir()
+    assert again.versions() == [made[0]], "the loser of a race takes its version away"
+    assert again.sweep(dry_run=True) == ()
 
 
 def test_anybody_loads_the_champion_with_pyfunc_and_no_code_of_ours(
@@ -352,10 +358,10 @@ def test_a_multiclass_model_gives_pyfunc_one_column_a_class(root: Path, store: s
     import pandas
 
     spec, folder = make_spec("multiclass", **QUICK), trained(root, "multiclass")
-    registry = MlflowRegistry("toy_multiclass", store, tmp_path / "cache")
+    registry = open_registry("toy_multiclass", store, tmp_path / "cache")
     run_id = registry.start_training(spec, KEY)
     registry.log_artifact(run_id, folder, {})
-    version = registry.register(spec, run_id, folder, {}).version
+    version = registry.register(spec, run_id, folder, OF_REGISTRATION).version
     source = registry._mlflow().get_model_version_download_uri("toy_multiclass", str(version))
     local = mlflow.artifacts.download_artifacts(source, tracking_uri=store)
     frame = pandas.DataFrame(
@@ -433,7 +439,7 @@ def test_a_server_that_answers_503_or_nothing_is_unavailable(
         free.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
     for uri in (broken_server, nobody):
-        registry = MlflowRegistry("toy_binary", uri, tmp_path / "cache")
+        registry = open_registry("toy_binary", uri, tmp_path / "cache")
         with pytest.raises(UnavailableError, match="toy_binary: open the experiment"):
             registry.start_training(SPEC, KEY)
         with pytest.raises(UnavailableError):

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from pipelines import artifacts
-from pipelines.backends.mlflow_registry import MlflowRegistry
 from pipelines.errors import IntegrityError, NotFoundError
 from pipelines.training.entry import run
 from pipelines.training.job import Job
+from tests.registries import OF_REGISTRATION, OF_TRAINING, open_registry
 from tests.unit.training.conftest import make_spec, write
 
 SPEC = make_spec(
@@ -68,20 +68,20 @@ def test_a_model_goes_to_the_server_and_comes_back_and_tampering_is_seen(server:
     folder = tmp_path / "artifact"
     run(Job(spec=SPEC, data=write(tmp_path / "data", "binary"), out=folder, threads=1), lambda _: None)
     digest = artifacts.seal(folder)
-    registry = MlflowRegistry(SPEC.name, server, tmp_path / "cache")
+    registry = open_registry(SPEC.name, server, tmp_path / "cache")
 
     assert registry.versions() == []
     assert registry.alias("champion") is None
     with pytest.raises(NotFoundError):
         registry.get(1)
 
-    key = {"overnight.training_key": "c" * 64}
+    key = OF_TRAINING
     run_id = registry.start_training(SPEC, key)
     assert registry.start_training(SPEC, key) == run_id
     registry.log_progress(run_id, {"epoch": 1, "teacher_loss": 0.5})
     registry.log_artifact(run_id, folder, {"student_int8_auc": 0.7, "of_one_class": float("nan")})
-    model = registry.register(SPEC, run_id, folder, {"overnight.code_version": "abc"})
-    assert registry.register(SPEC, run_id, folder, {}) == model
+    model = registry.register(SPEC, run_id, folder, OF_REGISTRATION)
+    assert registry.register(SPEC, run_id, folder, OF_REGISTRATION) == model
     assert (model.version, model.digest) == (1, digest)
     registry.set_alias("champion", 1)
     assert registry.alias("champion") == 1
@@ -103,4 +103,4 @@ def test_a_model_goes_to_the_server_and_comes_back_and_tampering_is_seen(server:
     stored = next((tmp_path / "artifacts").rglob(f"artifact/{digest[:16]}/model.onnx"))
     stored.write_bytes(stored.read_bytes()[:-1] + b"\x00")
     with pytest.raises(IntegrityError, match=r"changed: model\.onnx"):
-        MlflowRegistry(SPEC.name, server, tmp_path / "another-cache").fetch(model)
+        open_registry(SPEC.name, server, tmp_path / "another-cache").fetch(model)

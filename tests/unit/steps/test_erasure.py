@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 
 from pipelines.backends.files import Files
-from pipelines.backends.mlflow_registry import MlflowRegistry
 from pipelines.errors import ConflictError, RemovedError, SpecError, UnavailableError
 from pipelines.ports import STATIC, ModelRegistry, SnapshotStore
 from pipelines.records import Erasure, RunInfo
@@ -36,6 +35,7 @@ from tests.cases.orders import (
     stage,
 )
 from tests.contracts.stores import open_store
+from tests.registries import open_registry
 from tests.scan import holding
 
 RUN = RunInfo(run_id="request", dag_id="test", code_version="abc")
@@ -46,7 +46,7 @@ TABLES = ("rows", "labels", "customers", "predictions")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
     """A registry without models."""
     root = tmp_path_factory.mktemp("mlflow")
-    return MlflowRegistry("uc", f"sqlite:///{root / 'mlflow.db'}", root / "models")
+    return open_registry("uc", f"sqlite:///{root / 'mlflow.db'}", root / "models")
 
 
 class World:

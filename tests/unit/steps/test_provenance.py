@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.backends.mlflow_registry import MlflowRegistry
 from pipelines.ports import SnapshotStore
 from pipelines.records import SnapshotRef
 from pipelines.spec import UseCase
 from pipelines.steps.provenance import Books, Part
 from tests.contracts.stores import RUN, audit, open_store, put, stage
+from tests.registries import open_registry
 
 DAY = "2013-01-01"
 
@@ -22,7 +22,7 @@ def store(backend: str, tmp_path: Path) -> SnapshotStore:
 
 
 def books(spec: UseCase, store: SnapshotStore, tmp_path: Path) -> Books:
-    registry = MlflowRegistry(spec.name, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "models")
+    registry = open_registry(spec.name, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "models")
     return Books(spec=spec, store=store, registry=registry)
 
 

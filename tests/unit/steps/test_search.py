@@ -21,6 +21,7 @@ from pipelines.records import RunInfo, SearchResult, TrainingSet, Trial
 from pipelines.spec import UseCase
 from pipelines.steps import training
 from pipelines.steps.search import chosen, search, searched_tags, study_name
+from tests.registries import open_registry
 from tests.unit.backends.test_optuna_search import SPACE, SYNTHETIC
 from tests.unit.training.conftest import make_spec, write
 
@@ -46,14 +47,14 @@ def spec_of(**training: Any) -> UseCase:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow takes seconds to make a database: it is made once."""
     folder = tmp_path_factory.mktemp("store") / "mlflow"
-    MlflowRegistry("toy_binary", f"sqlite:///{folder / 'mlflow.db'}", folder / "unused").versions()
+    open_registry("toy_binary", f"sqlite:///{folder / 'mlflow.db'}", folder / "unused").versions()
     return folder
 
 
 @pytest.fixture
 def registry(empty_store: Path, tmp_path: Path) -> MlflowRegistry:
     folder = shutil.copytree(empty_store, tmp_path / "mlflow")
-    return MlflowRegistry("toy_binary", f"sqlite:///{folder / 'mlflow.db'}", tmp_path / "cache")
+    return open_registry("toy_binary", f"sqlite:///{folder / 'mlflow.db'}", tmp_path / "cache")
 
 
 @pytest.fixture

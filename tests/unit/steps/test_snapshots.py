@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from pipelines.backends.delta import DeltaStore
-from pipelines.backends.mlflow_registry import MlflowRegistry
 from pipelines.errors import IntegrityError, NotFoundError, RemovedError, TerminalError
 from pipelines.ports import ModelRegistry, SnapshotStore
 from pipelines.records import Collection, PublishedPartition, SnapshotRef
 from pipelines.steps import snapshots
 from pipelines.steps.snapshots import collect, diff, kept, pin, resolve, revert
 from tests.contracts.stores import RUN, audit, content, open_store, put, stage
+from tests.registries import open_registry
 
 TABLES = ("rows", "predictions")
 DAY = "2013-01-01"
@@ -37,7 +37,7 @@ def delta(tmp_path: Path) -> SnapshotStore:
 def registry(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
     """A registry without a model. What models keep is in tests/chain/test_snapshots.py."""
     root = tmp_path_factory.mktemp("registry")
-    return MlflowRegistry("uc", f"sqlite:///{root / 'mlflow.db'}", root / "cache")
+    return open_registry("uc", f"sqlite:///{root / 'mlflow.db'}", root / "cache")
 
 
 def now(store: SnapshotStore) -> datetime:

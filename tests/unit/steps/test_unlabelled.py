@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 
 from pipelines.backends.files import Files
-from pipelines.backends.mlflow_registry import MlflowRegistry
 from pipelines.ports import STATIC, SnapshotStore
 from pipelines.records import TrainingSet
 from pipelines.spec import UseCase
@@ -16,6 +15,7 @@ from pipelines.steps.erasure import Places, erase, parse_subject
 from pipelines.steps.training import build_training_set
 from tests.cases.orders import RUN, SPEC, SUBJECT, customers, orders, put, returns
 from tests.contracts.stores import open_store
+from tests.registries import open_registry
 
 #: Labels of the 2nd never came, those of the 1st did not come for all; those of the 7th are there too early.
 DAYS = tuple(f"2024-03-0{day}" for day in range(1, 8))
@@ -100,7 +100,7 @@ def test_an_erasure_finds_the_subject_in_unlabelled_rows_alone_and_names_the_par
         put(store, "rows", day, orders(day).filter(pl.col("customer") != SUBJECT))
     made = build_training_set(make_spec(), store, DAYS[6], tmp_path / "work")
     assert made.unlabelled is not None
-    registry = MlflowRegistry("uc", f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "models")
+    registry = open_registry("uc", f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "models")
     tags = {f"overnight.{part}": "..".join(getattr(made, part)) for part in ("train", "validation", "holdout")}
     tags |= {"overnight.snapshots": " ".join(ref.id for ref in made.snapshots if ref.table == "rows")}
     without = registry.start_training(SPEC, {"overnight.training_key": "old", **tags})
