@@ -27,6 +27,7 @@ NAMES = (
     "erase.purged",
     "artifact.uploaded",
     "train.logged",
+    "gate.told",
     "register.marked",
     "register.opened",
     "register.uploaded",
@@ -35,6 +36,11 @@ NAMES = (
     "register.tidied",
     "release.copied",
     "promote.appended",
+    "follow.read",
+    "follow.champion",
+    "follow.previous",
+    "follow.challenger",
+    "follow.noted",
 )
 
 

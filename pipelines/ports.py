@@ -576,6 +576,14 @@ class ModelRegistry(Protocol):
         """Moves an alias, or removes it."""
         ...
 
+    def epoch(self) -> int:
+        """The newest epoch of the promotion log that the aliases have followed; 0 before the first."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Notes, on the registered model, the epoch that the aliases have followed."""
+        ...
+
     def url(self, run_id: str) -> str | None:
         """Where a person sees the run, when there is a server."""
         ...

@@ -32,6 +32,8 @@ from pipelines.ports import (
     Validator,
 )
 from pipelines.records import (
+    AliasState,
+    Approval,
     AuditedScores,
     Collection,
     Erasure,
@@ -58,6 +60,9 @@ from pipelines.records import (
 )
 from pipelines.settings import Settings
 from pipelines.spec import UseCase, load_spec
+
+#: Characters of a use case's name, see `spec.base.Name`.
+_LONGEST_NAME = 48
 
 
 def code_version(settings: Settings) -> str:
@@ -97,8 +102,8 @@ class Runtime:
         """
         chosen = settings or Settings()
         # The name becomes a path: only what a spec may be called is looked up.
-        if not use_case.replace("_", "").isalnum() or len(use_case) > 48:
-            allowed = "at most 48 letters, digits and _"
+        if not use_case.replace("_", "").isalnum() or len(use_case) > _LONGEST_NAME:
+            allowed = f"at most {_LONGEST_NAME} letters, digits and _"
             raise NotFoundError(explain("use case", f"{use_case[:80]!r} is not a name", allowed=allowed))
         spec = load_spec(chosen.spec_path(use_case))
         who = run or RunInfo(run_id=f"cli-{os.getpid()}", code_version=code_version(chosen))
@@ -249,6 +254,14 @@ class Runtime:
             raise NotFoundError(explain(self.spec.name, "there is no champion yet", remedy="run the training first"))
         return found
 
+    def candidate(self, version: int) -> ModelRef:
+        """A version that may be promoted: with staging, one of `<use case>_staging`.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        return self.registry.get(version, staged="staging" in self.spec.stages)
+
     def score(self, partitions: Sequence[str], version: int | None = None) -> Scored:
         """Scores and stages; see `steps.scoring.score`."""
         from pipelines.steps import scoring
@@ -341,36 +354,111 @@ class Runtime:
         """Evaluates the gates; see `steps.promotion.gate`."""
         from pipelines.steps import promotion
 
-        return promotion.gate(self.spec, self.registry, trained, evaluation)
+        return promotion.gate(self.spec, self.store, self.registry, trained, evaluation)
 
     def register(self, trained: TrainedModel, evaluation: Evaluation, report: GateReport) -> ModelRef:
         """Registers; see `steps.promotion.register`."""
         from pipelines.steps import promotion, registration
 
         told = registration.provenance(self.store, trained, environment_digest(self.settings.project))
-        return promotion.register(self.spec, self.registry, trained, evaluation, report, told)
+        return promotion.register(self.spec, self.store, self.registry, trained, evaluation, report, told)
 
     def promote(
-        self, model: ModelRef, evaluation: Evaluation, report: GateReport, reason: str, as_of: str
+        self,
+        model: ModelRef,
+        evaluation: Evaluation,
+        report: GateReport,
+        reason: str,
+        as_of: str,
+        approval: Approval | None = None,
+        *,
+        by_hand: bool = False,
     ) -> Promotion:
         """Promotes by compare-and-set; see `steps.promotion.promote`."""
         from pipelines.steps import promotion
 
         return promotion.promote(
-            self.spec, self.store, self.registry, model, evaluation, report, self.run, reason=reason, as_of=as_of
+            self.spec,
+            self.store,
+            self.registry,
+            model,
+            evaluation,
+            report,
+            self.run,
+            reason=reason,
+            as_of=as_of,
+            approval=approval,
+            by_hand=by_hand,
         )
 
-    def rollback(self, to: int | None, reason: str) -> Promotion:
+    def reject(self, model: ModelRef, approval: Approval) -> None:
+        """Keeps a person's no; see `steps.promotion.reject`."""
+        from pipelines.steps import promotion
+
+        promotion.reject(self.spec, self.store, self.registry, model, approval)
+
+    def rollback(self, to: int | None, reason: str, approval: Approval | None = None) -> Promotion:
         """Rolls back; see `steps.promotion.rollback`."""
         from pipelines.steps import promotion
 
-        return promotion.rollback(self.spec, self.store, self.registry, self.run, to=to, reason=reason)
+        return promotion.rollback(
+            self.spec, self.store, self.registry, self.run, to=to, reason=reason, approval=approval
+        )
+
+    def examine(self, model: ModelRef, as_of: str | None = None) -> tuple[TrainedModel, Evaluation]:
+        """Measures a registered version on the newest holdout; see `steps.by_hand.examine`."""
+        from pipelines.steps import by_hand
+
+        return by_hand.examine(
+            self.spec,
+            self.store,
+            self.registry,
+            self.auditor,
+            self.champion(),
+            model,
+            as_of,
+            self.settings.work,
+        )
+
+    def promote_by_hand(
+        self, model: ModelRef, approval: Approval, reason: str, as_of: str | None = None
+    ) -> tuple[Promotion, bool]:
+        """Promotes a registered version through the gates; see `steps.by_hand.promote_by_hand`."""
+        from pipelines.steps import by_hand
+
+        return by_hand.promote_by_hand(
+            self.spec,
+            self.store,
+            self.registry,
+            self.auditor,
+            model,
+            self.run,
+            approval,
+            reason=reason,
+            as_of=as_of,
+            work=self.settings.work,
+        )
 
     def promotions(self) -> list[Promotion]:
         """The promotion log."""
-        from pipelines.steps import promotion
+        from pipelines.steps import promotions
 
-        return promotion.promotions(self.store)
+        return promotions.promotions(self.store)
+
+    def alias_state(self) -> AliasState:
+        """Whether the registry's aliases are where the promotion log says.
+
+        What a promotion that was killed left undone is finished first; what a person moved is reported as it is.
+        """
+        from pipelines.steps import aliases
+
+        return aliases.settle(self.spec, self.store, self.registry)
+
+    def restore_aliases(self) -> AliasState:
+        """Moves every alias to where the promotion log says; see `steps.aliases.follow`."""
+        from pipelines.steps import aliases
+
+        return aliases.follow(self.spec, self.store, self.registry)
 
     # -- monitor -------------------------------------------------------------------------------------------------
 

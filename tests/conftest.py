@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.spec import UseCase, load_spec
 from tests.cases import REPOSITORY, Case, make_flights_case, make_third_case
+from tests.cases.champions import Champions, make_champions
 from tests.contracts.stores import BACKENDS, SERVERS
 from tests.servers.lakefs import SKIPPED, lakefs_on_s3, lakefs_server
 from tests.servers.seaweed import seaweed
@@ -65,3 +66,15 @@ def third_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """36 hours of made-up readings: no feature function, JSON lines and Parquet, three classes."""
     root = tmp_path_factory.mktemp("readings")
     return make_third_case(root / "project", root / "landing")
+
+
+@pytest.fixture(scope="session")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Champions:
+    """A use case with three registered versions and no champion; tests work on copies."""
+    return make_champions(tmp_path_factory.mktemp("champions"))
+
+
+@pytest.fixture
+def champions(registered: Champions, tmp_path: Path) -> Champions:
+    """A copy of that, for a test to change."""
+    return registered.copy(tmp_path)

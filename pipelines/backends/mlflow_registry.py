@@ -49,6 +49,9 @@ from pipelines.records import ModelRef, Registered, SearchResult, TrainingRun, T
 from pipelines.spec import UseCase
 from pipelines.training.progress import network
 
+EPOCH = "overnight.epoch"
+"""On the registered model: the newest epoch of the promotion log that the aliases have followed."""
+
 
 class MlflowRegistry:
     """Model versions and training runs of one use case. Nothing is contacted before the first call."""
@@ -340,6 +343,28 @@ class MlflowRegistry:
                 self._mlflow().delete_registered_model_alias(model, name)
             else:
                 self._mlflow().set_registered_model_alias(model, name, str(version))
+
+    def epoch(self) -> int:
+        """See `ModelRegistry.epoch`.
+
+        Raises:
+            IntegrityError: somebody wrote something else there.
+        """
+        try:
+            with mlflow_calls(f"{self._name}: the epoch followed"):
+                noted = self._mlflow().get_registered_model(self._name).tags.get(EPOCH, "0")
+        except NotFoundError:
+            return 0
+        if not (noted.isascii() and noted.isdigit()):
+            raise IntegrityError(
+                explain(f"{self._name}: tag {EPOCH}", f"{noted!r} is no epoch", remedy="delete the tag in MLflow")
+            )
+        return int(noted)
+
+    def set_epoch(self, epoch: int) -> None:
+        """See `ModelRegistry.set_epoch`."""
+        with mlflow_calls(f"{self._name}: note the epoch followed"):
+            self._mlflow().set_registered_model_tag(self._name, EPOCH, str(epoch))
 
     def url(self, run_id: str) -> str | None:
         """See `ModelRegistry.url`."""

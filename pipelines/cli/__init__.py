@@ -8,12 +8,13 @@ import os
 import click
 
 from pipelines import __version__
-from pipelines.cli import chain, erasure, models, provenance, snapshots, steps
+from pipelines.cli import chain, champion, erasure, models, provenance, snapshots, steps
 from pipelines.cli.shared import Commands
 
 #: A command is a function of one of these modules; each module lists its own.
 _ROOMS = (
     chain,
+    champion,
     steps,
     snapshots,
     models,

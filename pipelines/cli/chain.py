@@ -1,4 +1,4 @@
-"""The chain and its logs: check, data, run, rollback, log, decisions."""
+"""The chain: check, data, run, decisions."""
 
 from __future__ import annotations
 
@@ -96,6 +96,8 @@ def run(
                 f"scored {done.partition}: {done.rows_scored} of {done.rows_in} rows by "
                 f"{use_case}@{done.model_version} ({done.state})"
             )
+        if (state := runtime.alias_state()).moved:
+            click.echo(f"aliases: {state.told}; see `overnight aliases {use_case}`", err=True)
     if monitor:
         decision = runtime.decide(runtime.observe(chosen[-1]))
         click.echo(f"retrain: {'yes' if decision.retrain else 'no'} ({'; '.join(decision.reasons)})")
@@ -146,27 +148,6 @@ def _train(runtime: Runtime, as_of: str, search: bool) -> None:
 
 @click.command()
 @use_case_argument
-@click.option("--to", "to", type=int, help="A version that was champion before; the previous one by default.")
-@click.option("--reason", required=True, help="Why; kept in the promotion log.")
-def rollback(use_case: str, to: int | None, reason: str) -> None:
-    """Make an earlier champion the champion again."""
-    entry = Runtime.open(use_case).rollback(to, reason)
-    click.echo(f"champion: {use_case}@{entry.version} (was {entry.previous})")
-
-
-@click.command()
-@use_case_argument
-def log(use_case: str) -> None:
-    """Print the promotion log."""
-    for entry in Runtime.open(use_case).promotions():
-        click.echo(
-            f"{entry.epoch:>4}  {entry.kind:<8}  {use_case}@{entry.version}  was {entry.previous or '-'}  "
-            f"as of {entry.as_of}  {entry.reason}  [{entry.run.dag_id}/{entry.run.run_id}]"
-        )
-
-
-@click.command()
-@use_case_argument
 def decisions(use_case: str) -> None:
     """Print every retraining decision with its reasons."""
     for entry in Runtime.open(use_case).decisions():
@@ -174,4 +155,4 @@ def decisions(use_case: str) -> None:
         click.echo(f"{entry.as_of}  {answer:<3}  {use_case}@{entry.champion}  {'; '.join(entry.reasons)}")
 
 
-COMMANDS: tuple[click.Command, ...] = (check, data, run, rollback, log, decisions)
+COMMANDS: tuple[click.Command, ...] = (check, data, run, decisions)

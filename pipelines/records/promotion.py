@@ -6,7 +6,7 @@ from typing import Literal
 
 from pipelines.records.base import Record, RunInfo
 from pipelines.records.snapshots import SnapshotRef
-from pipelines.records.training import Scorecard
+from pipelines.records.training import ModelRef, Scorecard
 
 
 class Interval(Record):
@@ -216,7 +216,7 @@ class Approval(Record):
     """What a person said to a promotion."""
 
     by: str
-    """Who, as Airflow knows them."""
+    """Who, as Airflow knows them; by hand, the user of the operating system."""
     at: str
     """When, ISO 8601, UTC."""
     approved: bool
@@ -240,7 +240,11 @@ class Promotion(Record):
     gates: tuple[Gate, ...] = ()
     """The report that let it through."""
     approval: Approval | None = None
-    """Where `promotion: manual` asked a person."""
+    """Where `promotion: manual` asked a person, and where a person's command made the entry."""
+
+    def is_of(self, model: ModelRef) -> bool:
+        """Whether it made this model the champion, or another version of the same training run."""
+        return self.trained_by == model.run_id if self.trained_by else self.version == model.version
 
 
 class AliasState(Record):
@@ -248,8 +252,29 @@ class AliasState(Record):
 
     expected: dict[str, int | None]
     found: dict[str, int | None]
+    epoch: int = 0
+    """The newest epoch of the log."""
+    followed: int = 0
+    """The epoch that the aliases have followed, as the registered model notes it."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether whoever moved the aliases last did not come to the end."""
+        return self.followed < self.epoch
 
     @property
     def moved(self) -> tuple[str, ...]:
         """Aliases that are elsewhere."""
         return tuple(name for name, version in self.expected.items() if self.found.get(name) != version)
+
+    @property
+    def told(self) -> str:
+        """Where those are and where they belong, for a person."""
+
+        def shown(version: int | None) -> str:
+            return "nothing" if version is None else str(version)
+
+        return "; ".join(
+            f"{name} is at {shown(self.found.get(name))}, the promotion log says {shown(self.expected[name])}"
+            for name in self.moved
+        )

@@ -17,7 +17,7 @@ from pipelines.records import (
     TrainingRun,
 )
 from pipelines.steps.monitoring import DECISIONS, decision_key
-from pipelines.steps.promotion import PROMOTIONS, epoch_key
+from pipelines.steps.promotions import PROMOTIONS, epoch_key
 from pipelines.steps.provenance import Books, Part, Scoring, snapshots_of
 from pipelines.steps.scoring import PREDICTIONS
 

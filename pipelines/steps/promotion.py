@@ -1,22 +1,19 @@
 """Gate, register, promote, roll back: the champion changes by compare-and-set on an append-only log.
 
-The log is the table `promotions`; its partition `e000001` is the first epoch. An epoch can be published once, so of
-any number of promoters one wins and the others get a ConflictError. The aliases in the registry follow the log.
+The log is in `steps.promotions`; the aliases in the registry follow it, see `steps.aliases`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import polars as pl
 
 from pipelines.errors import ConflictError, GateRefused, NotFoundError, explain
 from pipelines.failpoints import failpoint
 from pipelines.policies.gates import evaluate_gates
 from pipelines.ports import ModelRegistry, SnapshotStore
 from pipelines.records import (
+    Approval,
     Check,
     Evaluation,
     GateReport,
@@ -26,23 +23,10 @@ from pipelines.records import (
     TrainedModel,
 )
 from pipelines.spec import UseCase
-from pipelines.steps.logs import append
+from pipelines.steps.aliases import APPROVAL, GATE, REFUSED, REJECTED, follow, warn_of_moves
+from pipelines.steps.promotions import PROMOTIONS, append_entry, before, epoch_key, promotions, rolled_back
 
-PROMOTIONS = "promotions"
-
-
-def epoch_key(epoch: int) -> str:
-    """The partition of an epoch's entry."""
-    return f"e{epoch:06d}"
-
-
-def promotions(store: SnapshotStore) -> list[Promotion]:
-    """The promotion log, oldest epoch first."""
-    head = store.head(PROMOTIONS)
-    if head is None:
-        return []
-    rows = store.scan(head).sort("epoch").collect()
-    return [Promotion.model_validate_json(text) for text in rows.get_column("entry")]
+__all__ = ["PROMOTIONS", "champion", "epoch_key", "gate", "promote", "promotions", "register", "reject", "rollback"]
 
 
 def champion(store: SnapshotStore, registry: ModelRegistry) -> ModelRef | None:
@@ -51,22 +35,32 @@ def champion(store: SnapshotStore, registry: ModelRegistry) -> ModelRef | None:
     return registry.resolve(log[-1].version, log[-1].trained_by) if log else None
 
 
-def gate(spec: UseCase, registry: ModelRegistry, trained: TrainedModel, evaluation: Evaluation) -> GateReport:
-    """Evaluates every gate and stores the verdict with the training run, refusals too."""
+def gate(
+    spec: UseCase, store: SnapshotStore, registry: ModelRegistry, trained: TrainedModel, evaluation: Evaluation
+) -> GateReport:
+    """Evaluates every gate and stores the verdict with the training run, refusals too.
+
+    A version of this run that was registered before is the challenger, or no longer is, as the verdict says.
+    """
     report = evaluate_gates(evaluation, spec)
     registry.annotate(
         trained.run_id,
         {
-            "overnight.gate": "passed" if report.passed else "refused",
+            GATE: "passed" if report.passed else REFUSED,
             "overnight.gate_reason": report.reason,
             "overnight.champion_compared": str(evaluation.champion_version or "none"),
         },
     )
+    failpoint("gate.told")
+    if any(model.run_id == trained.run_id for model in registry.versions(staged="staging" in spec.stages)):
+        warn_of_moves(spec, store, registry)
+        follow(spec, store, registry)
     return report
 
 
 def register(
     spec: UseCase,
+    store: SnapshotStore,
     registry: ModelRegistry,
     trained: TrainedModel,
     evaluation: Evaluation,
@@ -92,7 +86,7 @@ def register(
         "overnight.gates": report.reason,
     }
     model = registry.register(spec, trained.run_id, Path(trained.folder), tags)
-    registry.set_alias("challenger", model.version, staged="staging" in spec.stages)
+    follow(spec, store, registry)
     return model
 
 
@@ -107,30 +101,56 @@ def promote(
     *,
     reason: str,
     as_of: str,
+    approval: Approval | None = None,
+    by_hand: bool = False,
 ) -> Promotion:
     """Makes a version the champion, if the champion is still the one that it was compared with.
 
+    Args:
+        approval: what a person said; `promotion: manual` needs a yes.
+        by_hand: a person asks for exactly this version and gives a reason, so that one that was rolled back may come
+            back.
+
+    Returns:
+        The new entry; for a version that is the champion already, the entry that made it so.
+
     Raises:
-        GateRefused: the gates said no.
+        GateRefused: the gates or a person said no, nobody was asked, or the version was rolled back.
         ConflictError: another promotion came first; evaluate against the new champion.
+        IntegrityError: the version's artifact is not what was registered.
     """
+    where = f"{model.id}: promotion"
     if not report.passed:
-        raise GateRefused(explain(f"{spec.name}: promotion", report.reason))
-    model = registry.release(model)  # a staged version gets its production version; any other is its own
+        raise GateRefused(explain(where, report.reason))
     log = promotions(store)
-    if log and log[-1].version == model.version:
-        _follow(registry, log)  # promoted already, before a crash or a retry
+    if log and log[-1].is_of(model):
+        follow(spec, store, registry)  # promoted already, before a crash or a retry
         return log[-1]
     current = log[-1].version if log else None
     if current != evaluation.champion_version:
         raise ConflictError(
             explain(
-                f"{spec.name}: promotion",
+                where,
                 f"compared with champion {evaluation.champion_version}, but the champion is {current}",
-                remedy="run the training DAG's evaluate task again",
+                remedy="evaluate it again, against the new champion: in Airflow, clear the training run's `evaluate`",
             )
         )
-    checks = [Check(name=gate.name, passed=gate.passed, observed=gate.reason) for gate in report.gates]
+    if evaluation.challenger_run not in ("", model.run_id):
+        raise GateRefused(
+            explain(where, f"the evaluation is of run {evaluation.challenger_run}, the version of run {model.run_id}")
+        )
+    if not by_hand and (back := rolled_back(log, model.version, model.run_id)) is not None:
+        raise GateRefused(
+            explain(
+                where,
+                f"it was taken back in epoch {back.epoch} ({back.reason}); a run does not promote it again",
+                remedy=f"train a new challenger, or `overnight promote {spec.name} {model.version} --reason ...`",
+            )
+        )
+    _need_approval(spec, model, approval, where)
+    registry.fetch(model)  # its bytes must be whole before anybody scores with them
+    model = registry.release(model)  # a staged version gets its production version; any other is its own
+    warn_of_moves(spec, store, registry)
     entry = Promotion(
         epoch=len(log) + 1,
         kind="promote",
@@ -140,28 +160,51 @@ def promote(
         as_of=as_of,
         run=run,
         trained_by=model.run_id,
+        gates=report.gates,
+        approval=approval,
     )
-    return _append(spec, store, registry, log, entry, checks)
+    checks = [Check(name=gate.name, passed=gate.passed, observed=gate.reason) for gate in report.gates]
+    return _append(spec, store, registry, entry, checks)
+
+
+def reject(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, model: ModelRef, approval: Approval) -> None:
+    """Keeps a person's no with the training's run: the version is no challenger any more."""
+    registry.annotate(model.run_id, {APPROVAL: f"{REJECTED} by {approval.by} at {approval.at}"})
+    follow(spec, store, registry)
 
 
 def rollback(
-    spec: UseCase, store: SnapshotStore, registry: ModelRegistry, run: RunInfo, *, to: int | None, reason: str
+    spec: UseCase,
+    store: SnapshotStore,
+    registry: ModelRegistry,
+    run: RunInfo,
+    *,
+    to: int | None,
+    reason: str,
+    approval: Approval | None = None,
 ) -> Promotion:
-    """Makes an earlier champion the champion again; its drift reference comes back with it.
+    """Makes an earlier champion the champion again; its drift reference and threshold, parts of its artifact, with it.
+
+    A repeat by the same run, and of a command that died before it came to the end, changes nothing more.
 
     Args:
         to: a version that was champion before; the one before the present champion when None.
+        approval: the person who asked for it.
+
+    Returns:
+        The new entry; for a version that is the champion already, the entry that made it so.
 
     Raises:
         NotFoundError: there is no such earlier champion.
+        IntegrityError: the earlier version's artifact is not what was registered.
     """
     log = promotions(store)
-    if log and log[-1].kind == "rollback" and log[-1].run == run:
-        _follow(registry, log)
+    if log and (to == log[-1].version or _is_repeat(registry, log[-1], run, to, reason)):
+        follow(spec, store, registry)
         return log[-1]
     current = log[-1].version if log else None
     earlier = [entry.version for entry in log if entry.version != current]
-    target = to if to is not None else _before(log)
+    target = to if to is not None else before(log)
     if target is None or target not in earlier:
         raise NotFoundError(
             explain(
@@ -170,7 +213,9 @@ def rollback(
                 allowed=", ".join(map(str, sorted(set(earlier)))) or "nothing: one champion so far",
             )
         )
-    registry.fetch(registry.get(target))  # its bytes must still be whole
+    model = registry.get(target)
+    registry.fetch(model)  # its bytes must still be whole
+    warn_of_moves(spec, store, registry)
     check = Check(name="was_champion", passed=True, observed=f"version {target} was champion; its artifact verified")
     entry = Promotion(
         epoch=len(log) + 1,
@@ -180,48 +225,42 @@ def rollback(
         reason=reason,
         as_of=log[-1].as_of,
         run=run,
+        trained_by=model.run_id,
+        approval=approval,
     )
-    return _append(spec, store, registry, log, entry, [check])
+    return _append(spec, store, registry, entry, [check])
 
 
-def _before(log: Sequence[Promotion]) -> int | None:
-    """The champion before the present one, rollbacks undone: what `previous` means to a person."""
-    stack: list[int] = []
-    for entry in log:
-        if entry.version in stack:
-            del stack[stack.index(entry.version) + 1 :]
-        else:
-            stack.append(entry.version)
-    return stack[-2] if len(stack) > 1 else None
+def _is_repeat(registry: ModelRegistry, last: Promotion, run: RunInfo, to: int | None, reason: str) -> bool:
+    """Whether the last entry is this very rollback: by the same run, or by a command that died before its end."""
+    if last.kind != "rollback":
+        return False
+    cut_off = registry.epoch() < last.epoch
+    same_command = last.run.dag_id == run.dag_id and last.reason == reason and to in (None, last.version)
+    return last.run == run or (cut_off and same_command)
+
+
+def _need_approval(spec: UseCase, model: ModelRef, approval: Approval | None, where: str) -> None:
+    """Does nothing where a person said yes, or where none is asked.
+
+    Raises:
+        GateRefused: a person said no, or nobody was asked.
+    """
+    if approval is not None and not approval.approved:
+        raise GateRefused(explain(where, f"{approval.by} rejected it at {approval.at}"))
+    if approval is None and spec.promotion == "manual":
+        raise GateRefused(
+            explain(
+                where,
+                "promotion is manual, and nobody approved it",
+                remedy=f"approve it in Airflow, or `overnight promote {spec.name} {model.version} --reason ...`",
+            )
+        )
 
 
 def _append(
-    spec: UseCase,
-    store: SnapshotStore,
-    registry: ModelRegistry,
-    log: Sequence[Promotion],
-    entry: Promotion,
-    checks: Sequence[Check],
+    spec: UseCase, store: SnapshotStore, registry: ModelRegistry, entry: Promotion, checks: Sequence[Check]
 ) -> Promotion:
-    append(
-        store,
-        spec.name,
-        PROMOTIONS,
-        epoch_key(entry.epoch),
-        pl.DataFrame({"epoch": [entry.epoch], "version": [entry.version], "entry": [entry.model_dump_json()]}),
-        checks,
-        entry.run,
-        suite=f"{spec.name}.gates",
-        suite_digest=hashlib.sha256(spec.gates.model_dump_json().encode()).hexdigest(),
-    )
-    failpoint("promote.appended")
-    _follow(registry, [*log, entry])
+    append_entry(spec, store, entry, checks)
+    follow(spec, store, registry)
     return entry
-
-
-def _follow(registry: ModelRegistry, log: Sequence[Promotion]) -> None:
-    """Moves the aliases to where the log says they are."""
-    registry.set_alias("champion", log[-1].version)
-    registry.set_alias("previous", _before(log))
-    if registry.alias("challenger") == log[-1].version:
-        registry.set_alias("challenger", None)

@@ -25,7 +25,7 @@ from pipelines.records import (
 )
 from pipelines.spec import UseCase
 from pipelines.steps.monitoring import DECISIONS, decisions
-from pipelines.steps.promotion import PROMOTIONS, promotions
+from pipelines.steps.promotions import PROMOTIONS, promotions
 from pipelines.steps.reads import within
 from pipelines.steps.scoring import PREDICTIONS
 

@@ -22,7 +22,7 @@ from pipelines.records import (
     SnapshotRef,
     Tombstone,
 )
-from pipelines.steps.promotion import PROMOTIONS
+from pipelines.steps.promotions import PROMOTIONS
 from pipelines.steps.provenance import LOGS, snapshots_of
 from pipelines.steps.scoring import PREDICTIONS
 

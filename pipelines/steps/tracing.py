@@ -14,7 +14,7 @@ from pipelines.records import Link, SnapshotRef, Trace
 from pipelines.spec import UseCase
 from pipelines.steps.links import ALIASES, Links, commit_link, is_data
 from pipelines.steps.monitoring import DECISIONS, decision_key
-from pipelines.steps.promotion import PROMOTIONS, epoch_key
+from pipelines.steps.promotions import PROMOTIONS, epoch_key
 from pipelines.steps.provenance import Books, Part, all_tables, key_columns
 from pipelines.steps.scoring import PREDICTIONS
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import polars as pl
 
 from pipelines import artifacts
-from pipelines import partitions as keys
 from pipelines.errors import IntegrityError, TrainingError, explain
 from pipelines.failpoints import failpoint
 from pipelines.parquet import sha256
@@ -27,7 +26,8 @@ from pipelines.records import (
 )
 from pipelines.scoring.engine import Engine
 from pipelines.spec import UseCase
-from pipelines.steps.features import build_features, context_keys, labelled
+from pipelines.steps.features import context_keys
+from pipelines.steps.parts import mature_partitions, write_part
 from pipelines.steps.reads import stretches
 from pipelines.steps.scoring import heads
 from pipelines.steps.search import chosen, searched_tags
@@ -37,17 +37,8 @@ PARTS = ("train", "validation", "holdout")
 SAMPLE = "reference_sample.parquet"
 #: Seed of the row hash that chooses the reference sample; a number of its own, so that no other choice correlates.
 _SAMPLE_SEED = 20130901
-_CHUNK = 64
-_ROW_GROUP = 65_536
 #: Most stretches of a table that a tag lists.
 _STRETCHES = 25
-
-
-def mature_partitions(spec: UseCase, rows: Sequence[str], labels: Sequence[str], as_of: str) -> list[str]:
-    """Partitions of `rows` whose labels had arrived and matured when `as_of` was the newest partition."""
-    wait = max(spec.label.maturity, spec.tables[spec.label.table].lag)
-    newest = keys.shift(as_of, -wait, spec.granularity)
-    return sorted(key for key in set(rows) & set(labels) if key <= newest)
 
 
 def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Path) -> TrainingSet:
@@ -75,7 +66,7 @@ def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Pa
     folder = work / spec.name / "sets" / f"building-{as_of}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    rows = {part: _write_part(spec, store, snapshots, split[part], folder / f"{part}.parquet") for part in PARTS}
+    rows = {part: write_part(spec, store, snapshots, split[part], folder / f"{part}.parquet") for part in PARTS}
     if sum(rows.values()) < spec.training.min_rows or not all(rows.values()):
         raise TrainingError(
             explain(
@@ -143,36 +134,6 @@ def _split(spec: UseCase, usable: Sequence[str], as_of: str) -> dict[str, Sequen
         "validation": usable[-held - checked : -held],
         "holdout": usable[-held:],
     }
-
-
-def _write_part(
-    spec: UseCase, store: SnapshotStore, snapshots: Mapping[str, SnapshotRef], chosen: Sequence[str], path: Path
-) -> int:
-    """Features joined with labels by partition and key, and with weights where the spec names them, in partition order.
-
-    Rows without a label are left out.
-    """
-    pieces = []
-    for start in range(0, len(chosen), _CHUNK):  # the context of one chunk at a time keeps memory flat
-        chunk = chosen[start : start + _CHUNK]
-        features = build_features(spec, store, snapshots, chunk)
-        on = ["partition", *spec.rows.key]  # a key is unique within its partition
-        carried = [_weight(spec)] if spec.weight_table not in (None, "rows") else []
-        labels = labelled(spec, store.scan(snapshots[spec.label.table], chunk), *carried)
-        joined = features.join(labels, on=on, how="inner", maintain_order="left")
-        if spec.weight_table == "rows":
-            weights = store.scan(snapshots["rows"], chunk).select(*on, _weight(spec))
-            joined = joined.join(weights, on=on, how="left", maintain_order="left")
-        pieces.append(joined.collect())
-    frame = pl.concat(pieces)
-    # Small row groups: a table that does not fit into memory is streamed by them, and mixed by them.
-    frame.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
-    return frame.height
-
-
-def _weight(spec: UseCase) -> pl.Expr:
-    assert spec.training.sample_weight is not None
-    return pl.col(spec.training.sample_weight).cast(pl.Float32).alias("weight")
 
 
 def _write_sample(spec: UseCase, folder: Path) -> None:
