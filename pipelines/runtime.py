@@ -30,6 +30,8 @@ from pipelines.ports import (
     Validator,
 )
 from pipelines.records import (
+    AliasState,
+    Approval,
     AuditedScores,
     Collection,
     Erasure,
@@ -339,13 +341,28 @@ class Runtime:
         return promotion.register(self.spec, self.registry, trained, evaluation, report)
 
     def promote(
-        self, model: ModelRef, evaluation: Evaluation, report: GateReport, reason: str, as_of: str
+        self,
+        model: ModelRef,
+        evaluation: Evaluation,
+        report: GateReport,
+        reason: str,
+        as_of: str,
+        approval: Approval | None = None,
     ) -> Promotion:
         """Promotes by compare-and-set; see `steps.promotion.promote`."""
         from pipelines.steps import promotion
 
         return promotion.promote(
-            self.spec, self.store, self.registry, model, evaluation, report, self.run, reason=reason, as_of=as_of
+            self.spec,
+            self.store,
+            self.registry,
+            model,
+            evaluation,
+            report,
+            self.run,
+            reason=reason,
+            as_of=as_of,
+            approval=approval,
         )
 
     def rollback(self, to: int | None, reason: str) -> Promotion:
@@ -353,6 +370,12 @@ class Runtime:
         from pipelines.steps import promotion
 
         return promotion.rollback(self.spec, self.store, self.registry, self.run, to=to, reason=reason)
+
+    def alias_state(self) -> AliasState:
+        """Whether the registry's aliases are where the promotion log says; see `steps.promotion.alias_state`."""
+        from pipelines.steps import promotion
+
+        return promotion.alias_state(self.store, self.registry)
 
     def promotions(self) -> list[Promotion]:
         """The promotion log."""

@@ -17,6 +17,8 @@ from pipelines.failpoints import failpoint
 from pipelines.policies.gates import evaluate_gates
 from pipelines.ports import ModelRegistry, SnapshotStore
 from pipelines.records import (
+    AliasState,
+    Approval,
     Check,
     Evaluation,
     GateReport,
@@ -49,6 +51,13 @@ def champion(store: SnapshotStore, registry: ModelRegistry) -> ModelRef | None:
     """The champion by the log; None before the first promotion."""
     log = promotions(store)
     return registry.get(log[-1].version) if log else None
+
+
+def alias_state(store: SnapshotStore, registry: ModelRegistry) -> AliasState:
+    """Where the aliases are and where the log says that they belong. Changes nothing."""
+    log = promotions(store)
+    expected = {"champion": log[-1].version if log else None, "previous": _before(log)}
+    return AliasState(expected=expected, found={name: registry.alias(name) for name in expected})
 
 
 def gate(spec: UseCase, registry: ModelRegistry, trained: TrainedModel, evaluation: Evaluation) -> GateReport:
@@ -98,8 +107,12 @@ def promote(
     *,
     reason: str,
     as_of: str,
+    approval: Approval | None = None,
 ) -> Promotion:
     """Makes a version the champion, if the champion is still the one that it was compared with.
+
+    Args:
+        approval: what a person said; it is kept in the log.
 
     Raises:
         GateRefused: the gates said no.
@@ -129,6 +142,7 @@ def promote(
         reason=reason,
         as_of=as_of,
         run=run,
+        approval=approval,
     )
     return _append(spec, store, registry, log, entry, checks)
 
