@@ -6,6 +6,7 @@ until it is recorded, so that a retry does not ask again.
 
 Airflow writes a task's form once and keeps it when the task is cleared, its text as it was. A person is therefore never
 asked about a comparison that differs from the one on the form: that takes a new run, which finds the training again.
+An answer in the very moment in which the task parks can make Airflow take the task for killed: the retry asks again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pipelines.runtime import Runtime
     from pipelines.spec import UseCase
 
-#: Keys of the task's state: the digest of the comparison that the form shows, and an answer that is not recorded yet.
+#: Keys of the task's state: the digest of what the form shows, and an answer that is not recorded yet.
 _ASKED, _ANSWER = "asked", "answer"
 
 
@@ -78,7 +79,7 @@ class Approve(ApprovalOperator):
         if state.get(_ASKED, compared) != compared:
             raise AirflowFailException(self._outdated("the form that Airflow keeps shows an earlier comparison"))
         state.set(_ASKED, compared, retention=NEVER_EXPIRE)
-        timed("approve", lambda: self._write_form(open_runtime(self.spec), report))
+        timed("approve", lambda: self._write_form(open_runtime(self.spec)))
         super().execute(context)
         raise AssertionError("asking parks the task")
 
@@ -126,14 +127,14 @@ class Approve(ApprovalOperator):
             return f"rejected: nobody answered in {hours(self.spec.approval_hours)}"
         return f"{'approved' if approval.approved else 'rejected'} by {approval.by}"
 
-    def _write_form(self, runtime: Runtime, report: GateReport) -> None:
+    def _write_form(self, runtime: Runtime) -> None:
         evaluation = Evaluation.model_validate(self.evaluated["record"])
         self._link(runtime)
         version, as_of = evaluation.champion_version, evaluation.holdout.as_of
         becomes = f"replace champion {version}" if version is not None else "become the first champion"
         self.subject = f"{self.spec.name}: shall the challenger as of {as_of} {becomes}?"
         links = {link.name: self.made.get(link.key) for link in (COMPARISON, CARD, MODEL)}
-        self.body = render(self.spec, evaluation, report, links)
+        self.body = self._form(links)
         self.log.info("asked; without an answer in %s it is a no", hours(self.spec.approval_hours))
 
     def _link(self, runtime: Runtime) -> None:
@@ -151,13 +152,12 @@ class Approve(ApprovalOperator):
         return TrainedModel.model_validate(self.trained["record"]).run_id
 
     def _compared(self) -> str:
-        """SHA-256 of what the form is made of."""
-        records = (
-            TrainedModel.model_validate(self.trained["record"]),
-            Evaluation.model_validate(self.evaluated["record"]),
-            GateReport.model_validate(self.gated["record"]),
-        )
-        return hashlib.sha256("\n".join(record.model_dump_json() for record in records).encode()).hexdigest()
+        """SHA-256 of what the form shows, but for its links."""
+        return hashlib.sha256(self._form({}).encode()).hexdigest()
+
+    def _form(self, links: dict[str, str | None]) -> str:
+        evaluation = Evaluation.model_validate(self.evaluated["record"])
+        return render(self.spec, evaluation, GateReport.model_validate(self.gated["record"]), links)
 
     def _outdated(self, why: str) -> str:
         name = self.spec.name

@@ -176,6 +176,26 @@ class Airflow:
         """Each task's state."""
         return {raw["task_id"]: raw["state"] for raw in self._pages(self._tasks_of(run), "task_instances")}
 
+    def question(self, run: Run, task_id: str) -> dict[str, Any] | None:
+        """What a task of the run asks a person, and the answer so far; None before it has asked."""
+        try:
+            found: dict[str, Any] = self.get(f"{self._tasks_of(run)}/{quote(task_id)}/-1/hitlDetails")
+        except ApiError as error:
+            if ": 404 " in str(error):
+                return None
+            raise
+        return found
+
+    def answer(self, run: Run, task_id: str, option: str) -> None:
+        """Answers a task's question as this user."""
+        path = f"/api/v2{self._tasks_of(run)}/{quote(task_id)}/-1/hitlDetails"
+        self._ask("PATCH", path, {"chosen_options": [option], "params_input": {}})
+
+    def clear(self, run: Run, *task_ids: str) -> None:
+        """Has these tasks run again, and what follows them."""
+        body = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": task_ids, "include_downstream": True}
+        self._ask("POST", f"/api/v2/dags/{quote(run.dag_id)}/clearTaskInstances", {**body, "only_failed": False})
+
     def _task(self, run: Run, raw: Mapping[str, Any]) -> Task:
         scheduled, begun = _instant(raw["scheduled_when"]), _instant(raw["start_date"])
         result = self.result(run, raw["task_id"]) if raw["state"] == "success" else None
