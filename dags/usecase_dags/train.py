@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Param, TaskGroup, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines import partitions
-from pipelines.errors import GateRefused, SpecError, explain
+from pipelines.errors import GateRefused, SpecError, TransientError, explain
 from pipelines.records import Approval, Evaluation, GateReport, ModelRef, Promotion, TrainedModel, TrainingSet
 from pipelines.spec import UseCase
 from usecase_dags.comparison import hours
@@ -17,6 +17,9 @@ from usecase_dags.context import open_runtime, param
 from usecase_dags.remote import train_remotely
 from usecase_dags.shared import champion_asset, dag_options, partition_param, reason_param, say_entry
 from usecase_dags.steps import COMPARISON, MODEL, SNAPSHOT, made, review_url, snapshot_url, step, training_url
+
+if TYPE_CHECKING:
+    from pipelines.runtime import Runtime
 
 _DOC = """\
 Trains a challenger and makes it the champion if it passes every gate.
@@ -111,8 +114,10 @@ def build(spec: UseCase) -> DAG:
     def gate(trained: dict[str, Any], evaluated: dict[str, Any]) -> GateReport:
         runtime = open_runtime(spec)
         model = TrainedModel.model_validate(trained["record"])
-        report = runtime.gate(model, Evaluation.model_validate(evaluated["record"]))
+        evaluation = Evaluation.model_validate(evaluated["record"])
+        report = runtime.gate(model, evaluation)
         _say(report)
+        _review(runtime, model, evaluation, report)
         made(COMPARISON, review_url(runtime, model.run_id, "comparison"))
         made(MODEL, training_url(runtime, model.run_id))
         return report
@@ -211,6 +216,18 @@ def _say(report: GateReport) -> None:
         log.warning("the champion stays: refused by %s", ", ".join(refused))
     else:
         log.info("passed every gate")
+
+
+def _review(runtime: Runtime, model: TrainedModel, evaluation: Evaluation, report: GateReport) -> None:
+    """Writes the comparison and the model card. A page that cannot be made refuses no model; a retry may help some."""
+    if (review := getattr(runtime, "review", None)) is None:
+        return
+    try:
+        review(model, evaluation, report)
+    except TransientError:
+        raise
+    except Exception:
+        logging.getLogger("task").warning("the comparison and the model card could not be made", exc_info=True)
 
 
 def _doc(spec: UseCase) -> str:

@@ -153,15 +153,24 @@ class Airflow:
                 return None
             time.sleep(pause)
 
-    def result(self, run: Run, task_id: str) -> Any:
-        """What a step returned (see `usecase_dags.steps`), or None: it failed, was skipped or has not run."""
-        path = f"{self._tasks_of(run)}/{quote(task_id)}/xcomEntries/return_value"
+    def result(self, run: Run, task_id: str, key: str = "return_value") -> Any:
+        """What a step returned (see `usecase_dags.steps`), or None: it failed, was skipped or has not run.
+
+        Args:
+            key: of the XCom.
+        """
+        path = f"{self._tasks_of(run)}/{quote(task_id)}/xcomEntries/{quote(key)}"
         try:
             return self.get(path, stringify="false")["value"]
         except ApiError as error:
             if ": 404 " in str(error):
                 return None
             raise
+
+    def log(self, run: Run, task_id: str, tries: int = 1) -> str:
+        """What a try of a task logged, an entry a line."""
+        told = self.get(f"{self._tasks_of(run)}/{quote(task_id)}/logs/{tries}", full_content="true")["content"]
+        return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in told)
 
     def links(self, run: Run, task_id: str) -> dict[str, str | None]:
         """The buttons of a task and where they lead."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
-from include.demo.airflow_api import Airflow, Run
+from include.demo.airflow_api import Airflow, ApiError, Run
 from include.local import servers
 from pipelines.runtime import Runtime
 from pipelines.settings import Settings
@@ -177,3 +177,41 @@ def test_nobodys_answer_in_time_is_a_no_and_a_form_that_says_something_else_is_n
     ended, states = live.finish(run)
     assert (ended.state, states[_APPROVE]) == ("failed", "failed"), "Airflow would show the text of the first form"
     assert live.runtime.promotions() == before
+
+
+@pytest.mark.timeout(400)
+def test_a_night_goes_by_the_log_and_warns_of_an_alias_that_was_moved_by_hand(live: Live) -> None:
+    champion = live.runtime.promotions()[-1].version
+    live.runtime.registry.set_alias("champion", champion - 1)
+    try:
+        key = live.case.keys[-1]
+        run, states = live.finish(live.airflow.trigger("readings_score", partition=key))
+        assert run.state == "success", states
+    finally:
+        live.runtime.registry.set_alias("champion", champion)
+    task = "predictions.score"
+    assert live.airflow.result(run, task)["record"]["model"]["version"] == champion
+    remedy = "overnight aliases readings --restore, or --adopt"
+    moved = {"alias": "champion", "expected": champion, "found": champion - 1, "remedy": remedy}
+    assert live.airflow.result(run, task, "aliases") == [moved]
+    (warning,) = [line for line in live.airflow.log(run, task).splitlines() if "moved in MLflow by hand" in line]
+    assert f"it is at version {champion - 1}, the promotion log says version {champion}" in warning
+    assert remedy in warning
+
+
+@pytest.mark.timeout(400)
+def test_a_rollback_shows_in_the_log_and_refuses_a_version_that_never_was_champion(live: Live) -> None:
+    before = live.runtime.promotions()
+    wrong, states = live.finish(live.airflow.trigger("readings_rollback", to=99, reason="a live test"))
+    assert (wrong.state, states) == ("failed", {"champion.rollback": "failed"}), "at once, without retries"
+    assert "version 99 was not champion before" in live.airflow.log(wrong, "champion.rollback")
+    assert live.runtime.promotions() == before
+
+    with pytest.raises(ApiError, match="reason"):
+        live.airflow.trigger("readings_rollback", to=None)
+    back, _ = live.finish(live.airflow.trigger("readings_rollback", reason="a live test"))
+    assert back.state == "success"
+    entry = live.runtime.promotions()[-1]
+    assert (entry.kind, entry.version, entry.previous) == ("rollback", before[-2].version, before[-1].version)
+    said = f"the champion of readings is version {entry.version}, instead of {entry.previous} (a live test)"
+    assert said in live.airflow.log(back, "champion.rollback")

@@ -30,7 +30,7 @@ def _card(model: str, auc: float, **more: Any) -> Scorecard:
     return Scorecard(model=model, rows=9000, metrics={"auc": auc, "log_loss": 1 - auc}, **more)
 
 
-def _evaluation(**changes: Any) -> Evaluation:
+def make_evaluation(**changes: Any) -> Evaluation:
     latency = {"p50_ms": 0.1, "repeats": 100}
     made: dict[str, Any] = {
         "use_case": "flights",
@@ -106,12 +106,12 @@ def _evaluation(**changes: Any) -> Evaluation:
     return Evaluation(**{**made, **changes})
 
 
-_REPORT = GateReport(
+PASSED = GateReport(
     passed=True, gates=(Gate(name="bound", passed=True, reason="auc 0.6790, at least 0.6500 is asked for"),)
 )
 
 
-def _rendered(spec: UseCase, evaluation: Evaluation, report: GateReport = _REPORT, **links: str | None) -> str:
+def _rendered(spec: UseCase, evaluation: Evaluation, report: GateReport = PASSED, **links: str | None) -> str:
     from usecase_dags.comparison import render
 
     return render(spec, evaluation, report, links)
@@ -138,7 +138,7 @@ def _html(markdown: str) -> str:
 
 
 def test_it_shows_every_figure_of_champion_and_challenger(flights_spec: UseCase) -> None:
-    rows = _cells(_html(_rendered(flights_spec, _evaluation())))
+    rows = _cells(_html(_rendered(flights_spec, make_evaluation())))
     assert ["Figure", "Champion 3", "Challenger", "Change"] in rows
     assert ["auc (more is better)", "0.6712", "0.6790", "+0.0078 better (90% interval: +0.0031 to +0.0125)"] in rows
     assert ["log_loss", "0.3288", "0.3210", "-0.0078"] in rows
@@ -153,7 +153,7 @@ def test_it_shows_every_figure_of_champion_and_challenger(flights_spec: UseCase)
 
 
 def test_slices_are_the_worst_first_and_say_how_many_are_left_out(flights_spec: UseCase) -> None:
-    shown = _rendered(flights_spec, _evaluation())
+    shown = _rendered(flights_spec, make_evaluation())
     rows = _cells(_html(shown))
     first = rows.index(["Slice", "Rows", "Champion 3", "Challenger", "Better by"]) + 1
     assert rows[first] == ["worst that was found: distance in [529, 1076)", "500", "0.6500", "0.6000", "-0.0500"]
@@ -163,7 +163,7 @@ def test_slices_are_the_worst_first_and_say_how_many_are_left_out(flights_spec: 
 
 def test_without_a_champion_it_shows_the_challenger_alone(flights_spec: UseCase) -> None:
     challenger = _card("challenger", 0.679, slices=(Slice(feature="origin", value="EWR", rows=400, metric=0.66),))
-    alone = _evaluation(champion=None, champion_version=None, comparisons=(), challenger=challenger)
+    alone = make_evaluation(champion=None, champion_version=None, comparisons=(), challenger=challenger)
     shown = _rendered(flights_spec, alone)
     rows = _cells(_html(shown))
     assert ["auc (more is better)", "0.6790"] in rows
@@ -173,7 +173,7 @@ def test_without_a_champion_it_shows_the_challenger_alone(flights_spec: UseCase)
 
 
 def test_what_was_not_measured_is_no_row(flights_spec: UseCase) -> None:
-    bare = _evaluation(
+    bare = make_evaluation(
         challenger=_card("challenger", 0.6), champion=_card("champion", 0.5), comparisons=(), fairness=None, errors={}
     )
     names = [row[0] for row in _cells(_html(_rendered(flights_spec, bare)))]
@@ -183,8 +183,8 @@ def test_what_was_not_measured_is_no_row(flights_spec: UseCase) -> None:
 def test_whatever_data_or_a_spec_wrote_is_shown_as_it_is(flights_spec: UseCase) -> None:
     visible = " ".join(_NASTY.split()).replace("\u202e", "�")
     spec = flights_spec.model_copy(update={"title": _NASTY})
-    comparison = _evaluation().comparisons[0]
-    evaluation = _evaluation(
+    comparison = make_evaluation().comparisons[0]
+    evaluation = make_evaluation(
         comparisons=(
             comparison.model_copy(update={"slices": (SliceGain(slice=_NASTY, rows=1, mine=1, other=1, gain=0),)}),
         ),
@@ -208,7 +208,7 @@ def test_links_lead_where_they_should_and_those_that_lead_nowhere_are_left_out(f
     html = _html(
         _rendered(
             flights_spec,
-            _evaluation(),
+            make_evaluation(),
             **{"Comparison": "/overnight/reports/flights/models/a(b) c/comparison.html", "Model card": None},
         )
     )
