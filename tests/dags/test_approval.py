@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,9 @@ class Instance:
 
 
 @pytest.fixture
-def runtime(manual: UseCase, tmp_path: Path) -> Runtime:
-    settings = Settings(project=REPOSITORY, home=tmp_path, mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db")
+def runtime(manual: UseCase, tmp_path: Path, empty_mlflow: Path) -> Runtime:
+    shutil.copytree(empty_mlflow, tmp_path / "mlflow")
+    settings = Settings(project=REPOSITORY, home=tmp_path)
     return Runtime(manual, settings, RunInfo(run_id="run", code_version="test"))
 
 
