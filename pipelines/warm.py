@@ -72,6 +72,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train_remotely": (*_ENGINE, "boto3", "pipelines.steps.remote", "pipelines.backends.sagemaker_trainer"),
     "evaluate": (*_ENGINE, "pipelines.steps.training"),
     "gate": _MODEL,
+    "approve": _MODEL,
     "register": (*_MODEL, *_ONNX),
     "promote": _MODEL,
     "rollback": _MODEL,

@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+if TYPE_CHECKING:
+    from pipelines.settings import Settings
 
 #: Looks that may fail one after the other before the task itself is woken to look.
 _FAILURES = 5
@@ -62,18 +65,23 @@ class JobTrigger(BaseTrigger):
         await asyncio.to_thread(_stop, self.job)
 
 
+def aws_session(settings: Settings) -> Any:
+    """A boto3 session with the credentials of the connection that the settings name; None where they name none."""
+    if settings.sagemaker_credentials is None:
+        return None
+    from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
+
+    hook = SageMakerHook(aws_conn_id=settings.sagemaker_credentials, region_name=settings.sagemaker_region)
+    return hook.get_session()
+
+
 def _trainer() -> Any:
     """The adapter, with the connection's credentials where the settings name one."""
     from pipelines.backends.sagemaker_trainer import SageMakerTrainer
     from pipelines.settings import Settings
 
     settings = Settings()
-    if settings.sagemaker_credentials is None:
-        return SageMakerTrainer(settings)
-    from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
-
-    hook = SageMakerHook(aws_conn_id=settings.sagemaker_credentials, region_name=settings.sagemaker_region)
-    return SageMakerTrainer(settings, hook.get_session())
+    return SageMakerTrainer(settings, aws_session(settings))
 
 
 def _over(trainer: Any, job: dict[str, Any]) -> bool:

@@ -16,15 +16,20 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from pipelines.errors import TerminalError
 from usecase_dags.context import open_runtime
-from usecase_dags.steps import JOB, MODEL, training_url
+from usecase_dags.steps import JOB, MODEL, training_url, warmed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.sdk import Context
     from airflow.sdk.definitions.xcom_arg import XComArg
 
     from pipelines.records import RemoteTraining, TrainedModel
     from pipelines.runtime import Runtime
     from pipelines.spec import UseCase
+
+    #: A training that is here, and the seconds since its job was submitted.
+    Collected = tuple[TrainedModel, float]
 
 #: A trigger that has not answered this long after it should have: the triggerer is not running.
 _SILENCE = timedelta(minutes=30)
@@ -37,13 +42,11 @@ def train_remotely(spec: UseCase, built: XComArg) -> XComArg:
 
 def remote_runtime(spec: UseCase) -> Runtime:
     """The chain of the use case; its AWS credentials are the connection's, where the settings name one."""
-    runtime = open_runtime(spec)
-    if name := runtime.settings.sagemaker_credentials:
-        from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
+    from overnight_sagemaker import aws_session  # plugins/: where the triggerer finds it
 
-        hook = SageMakerHook(aws_conn_id=name, region_name=runtime.settings.sagemaker_region)
-        return type(runtime)(spec, runtime.settings, runtime.run, aws=hook.get_session())
-    return runtime
+    runtime = open_runtime(spec)
+    session = aws_session(runtime.settings)
+    return runtime if session is None else type(runtime)(spec, runtime.settings, runtime.run, aws=session)
 
 
 class TrainRemotely(BaseOperator):
@@ -65,7 +68,7 @@ class TrainRemotely(BaseOperator):
         Raises:
             AirflowFailException: a retry cannot help.
         """
-        return self._guarded(lambda: self._begin(remote_runtime(self.spec), time.time()))
+        return self._guarded(lambda runtime: self._begin(runtime, time.time()))
 
     def resume(self, context: Context, event: dict[str, Any], waiting: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Called when the trigger has fired: the job is over, or its log is to be passed on.
@@ -77,20 +80,18 @@ class TrainRemotely(BaseOperator):
         Raises:
             AirflowFailException: the job failed in a way that a retry cannot help.
         """
-        return self._guarded(lambda: self._go_on(remote_runtime(self.spec), waiting))
+        return self._guarded(lambda runtime: self._go_on(runtime, waiting))
 
-    def _begin(self, runtime: Runtime, begun: float) -> dict[str, Any]:
-        from pipelines import warm
+    def _begin(self, runtime: Runtime, begun: float) -> Collected:
         from pipelines.records import TrainingSet
 
-        warm.load("train_remotely")
         remote = runtime.submit_training(TrainingSet.model_validate(self.built["record"]))
         if remote.job is None:
-            return self._done(runtime, runtime.collect_training(remote, 0.0), 0.0)
+            return runtime.collect_training(remote, 0.0), 0.0
         self.log.info("training job %s, attempt %d", remote.job.name, remote.job.attempt)
         return self._wait(runtime, remote, begun)
 
-    def _go_on(self, runtime: Runtime, waiting: dict[str, Any]) -> dict[str, Any]:
+    def _go_on(self, runtime: Runtime, waiting: dict[str, Any]) -> Collected:
         from pipelines.records import RemoteTraining
         from pipelines.steps.remote import patience, still_running
 
@@ -103,12 +104,12 @@ class TrainRemotely(BaseOperator):
             if remote.ending:
                 return self._begin(runtime, begun)
             seconds = time.time() - begun
-            return self._done(runtime, runtime.collect_training(remote, seconds), seconds)
+            return runtime.collect_training(remote, seconds), seconds
         if time.time() - begun > patience(self.spec).total_seconds():
             raise still_running(self.spec, remote)
         return self._wait(runtime, remote, begun)
 
-    def _wait(self, runtime: Runtime, remote: RemoteTraining, begun: float) -> dict[str, Any]:
+    def _wait(self, runtime: Runtime, remote: RemoteTraining, begun: float) -> Collected:
         """Never returns: Airflow goes on in `resume`."""
         from overnight_sagemaker import JobTrigger  # plugins/: where the triggerer finds it
 
@@ -132,15 +133,17 @@ class TrainRemotely(BaseOperator):
             if url:
                 self.made[link.key] = url
 
-    def _done(self, runtime: Runtime, trained: TrainedModel, seconds: float) -> dict[str, Any]:
+    def _guarded(self, work: Callable[[Runtime], Collected]) -> dict[str, Any]:
+        """Imports, works, and returns what a step returns. The seconds of work are those since the submit, and those of
+        the imports are this process's: each time that the task wakes is a process of its own.
+        """
+        imported, seconds = warmed("train_remotely")
+        try:
+            runtime = remote_runtime(self.spec)
+            trained, worked = work(runtime)
+        except TerminalError as error:
+            raise AirflowFailException(str(error)) from error
         if url := training_url(runtime, trained.run_id):
             self.made[MODEL.key] = url
         record = trained.model_dump(mode="json")
-        return {"record": record, "seconds": {"import": 0.0, "work": round(seconds, 3)}, "imported": 0}
-
-    def _guarded(self, work: Any) -> dict[str, Any]:
-        try:
-            done: dict[str, Any] = work()
-        except TerminalError as error:
-            raise AirflowFailException(str(error)) from error
-        return done
+        return {"record": record, "seconds": {"import": seconds, "work": round(worked, 3)}, "imported": imported}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable, TaskGroup, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -13,6 +14,9 @@ from pipelines.spec import UseCase
 from usecase_dags.context import asked_of, open_runtime, param
 from usecase_dags.shared import dag_options, partitions_params, predictions_asset, rows_asset
 from usecase_dags.steps import MODEL, SNAPSHOT, made, snapshot_url, step, training_url
+
+if TYPE_CHECKING:
+    from pipelines.runtime import Runtime
 
 _DOC = """\
 Scores newly published partitions with the champion, one row for each input row, once.
@@ -26,7 +30,36 @@ nothing, unless its input changed or the form names a model version.
 scores look wrong and are in quarantine; what was published before stays: look at the input partition and at the
 champion's *MLflow run*, and run `{name}_rollback` if the model is at fault. A red `score` that says *not published*:
 ingest the partition first. After a missed asset event, trigger this DAG with the partition; nothing is scored twice.
+A warning in the log of `score`, and its XCom `aliases`, say that somebody moved an alias in MLflow by hand: scoring
+goes by the promotion log and not by aliases; put them back with `overnight aliases {name} --restore`, or keep the
+move, for a reason, with `--adopt`.
 """
+
+
+def _notice_moved_aliases(runtime: Runtime) -> None:
+    """Warns of aliases that are elsewhere than the promotion log says. What goes wrong here holds up no night."""
+    log, name = logging.getLogger("task"), runtime.spec.name
+    try:
+        state = runtime.alias_state()
+    except Exception as error:
+        log.warning("%s: whether its aliases were moved by hand could not be seen: %s", name, error)
+        return
+    remedy = f"overnight aliases {name} --restore, or --adopt"
+    moved = [
+        {"alias": alias, "expected": state.expected[alias], "found": state.found.get(alias), "remedy": remedy}
+        for alias in state.moved
+    ]
+    for move in moved:
+        log.warning(
+            "%s: the alias %s was moved in MLflow by hand: it is at %s, the promotion log says %s. Remedy: %s",
+            *(name, move["alias"], _version(move["found"]), _version(move["expected"]), remedy),
+        )
+    if moved:
+        get_current_context()["ti"].xcom_push(key="aliases", value=moved)
+
+
+def _version(number: Any) -> str:
+    return "no version" if number is None else f"version {number}"
 
 
 def build(spec: UseCase) -> DAG:
@@ -48,6 +81,8 @@ def build(spec: UseCase) -> DAG:
             raise AirflowFailException(explain(f"{spec.name}/rows", f"nothing of {this.label} is published"))
         scored = runtime.score(chosen, version)
         made(MODEL, training_url(runtime, scored.model.run_id))
+        if version is None and not this.ranged and not runtime.run.backfill:
+            _notice_moved_aliases(runtime)
         return scored
 
     @step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from pipelines import partitions
 from pipelines.errors import SpecError, explain
 
 if TYPE_CHECKING:
+    from pipelines.records import Promotion
     from pipelines.spec import UseCase
 
 #: Crons of which each tick stands for one partition, by granularity.
@@ -98,3 +100,13 @@ def reason_param(default: str | None, description: str) -> Param:
     if default is None:
         return Param(type="string", minLength=3, maxLength=500, title="Reason", description=description)
     return Param(default, type="string", minLength=3, maxLength=500, title="Reason", description=description)
+
+
+def say_entry(spec: UseCase, entry: Promotion) -> None:
+    """One line in the task's log about what became of the champion."""
+    before = f"instead of {entry.previous}" if entry.previous is not None else "the first"
+    who = f", approved by {entry.approval.by} at {entry.approval.at}" if entry.approval else ""
+    logging.getLogger("task").info(
+        "epoch %d: the champion of %s is version %d, %s (%s%s)",
+        *(entry.epoch, spec.name, entry.version, before, entry.reason, who),
+    )

@@ -51,6 +51,8 @@ SNAPSHOT = MadeLink("Snapshot", "snapshot")
 VALIDATION = MadeLink("Validation report", "validation")
 DRIFT = MadeLink("Drift report", "drift")
 MODEL = MadeLink("MLflow run", "model")
+COMPARISON = MadeLink("Comparison", "comparison")
+CARD = MadeLink("Model card", "card")
 JOB = MadeLink("Training job", "job")
 
 
@@ -85,6 +87,38 @@ def training_url(runtime: Runtime, run_id: str) -> str | None:
         return None
 
 
+def review_url(runtime: Runtime, run_id: str, page: str) -> str | None:
+    """The URL of a page that a reviewer reads about a training (`comparison`, `model_card`); None: it is not there."""
+    reports = runtime.settings.reports
+    path = reports / runtime.spec.name / "models" / run_id / f"{page}.html"
+    return report_url(str(path), reports) if path.is_file() else None
+
+
+def warmed(step: str) -> tuple[int, float]:
+    """Imports what a step needs: how many modules that added to this process, and the seconds it took."""
+    from pipelines import warm
+
+    begun = time.perf_counter()
+    imported = warm.load(step)
+    return imported, round(time.perf_counter() - begun, 3)
+
+
+def timed(step: str, work: Callable[[], Any]) -> dict[str, Any]:
+    """Imports what a step needs, then does its work; both are timed. See the module for what comes back.
+
+    Raises:
+        AirflowFailException: the work said that a retry cannot help.
+    """
+    imported, seconds = warmed(step)
+    begun = time.perf_counter()
+    try:
+        value = work()
+    except TerminalError as error:
+        raise AirflowFailException(str(error)) from error
+    worked = round(time.perf_counter() - begun, 3)
+    return {"record": _as_json(value), "seconds": {"import": seconds, "work": worked}, "imported": imported}
+
+
 def _as_json(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
@@ -110,17 +144,7 @@ class StepOperator(DecoratedOperator):
         Raises:
             AirflowFailException: the step said that a retry cannot help.
         """
-        from pipelines import warm
-
-        begun = time.perf_counter()
-        imported = warm.load(self.python_callable.__name__)
-        ready = time.perf_counter()
-        try:
-            value = self.python_callable(*self.op_args, **self.op_kwargs)
-        except TerminalError as error:
-            raise AirflowFailException(str(error)) from error
-        seconds = {"import": round(ready - begun, 3), "work": round(time.perf_counter() - ready, 3)}
-        return {"record": _as_json(value), "seconds": seconds, "imported": imported}
+        return timed(self.python_callable.__name__, lambda: self.python_callable(*self.op_args, **self.op_kwargs))
 
 
 def step(function: Callable[..., Any] | None = None, **options: Any) -> TaskDecorator:

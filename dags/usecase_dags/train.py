@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Param, TaskGroup, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines import partitions
-from pipelines.errors import SpecError, explain
-from pipelines.records import Evaluation, GateReport, ModelRef, Promotion, TrainedModel, TrainingSet
+from pipelines.errors import GateRefused, SpecError, TransientError, explain
+from pipelines.records import Approval, Evaluation, GateReport, ModelRef, Promotion, TrainedModel, TrainingSet
 from pipelines.spec import UseCase
+from usecase_dags.comparison import hours
 from usecase_dags.context import open_runtime, param
 from usecase_dags.remote import train_remotely
-from usecase_dags.shared import champion_asset, dag_options, partition_param, reason_param
-from usecase_dags.steps import MODEL, SNAPSHOT, made, snapshot_url, step, training_url
+from usecase_dags.shared import champion_asset, dag_options, partition_param, reason_param, say_entry
+from usecase_dags.steps import COMPARISON, MODEL, SNAPSHOT, made, review_url, snapshot_url, step, training_url
+
+if TYPE_CHECKING:
+    from pipelines.runtime import Runtime
 
 _DOC = """\
 Trains a challenger and makes it the champion if it passes every gate.
@@ -25,14 +29,23 @@ does nothing unless the form (or the spec) asks for it: then it tries settings o
 MLflow below the search's, and hands the best on; cleared or killed it goes on with the trials that are left. `train`
 trains the teacher (TabM), distils it to a small student and quantizes that to int8 ONNX. `evaluate` compares
 challenger and champion on the same holdout, beside a constant and LightGBM; `gate` applies the spec's gates. After a
-pass, `register` makes a model version and `promote` makes it the champion by compare-and-set.
+pass{asked}, `register` makes a model version and `promote` makes it the champion by compare-and-set.
 
-**When it fails.** Pink `register` and `promote` are no failure: a gate refused, the champion stays, and `gate` says
-why (its log, its XCom, and the tags of the *MLflow run*). A red `build_training_set`: there is not enough audited,
-matured data; ingest it. A red `search` or `train`: the log names what could not be learned. A red `promote` says that
-another promotion came first: clear `evaluate`, so that the challenger meets the new champion. The champion changes in
-`promote` alone; `{name}_rollback` takes a promotion back.
-{remotely}"""
+**When it fails.** Pink `register` and `promote` are no failure: {refused}, the champion stays, and `gate` says
+why (its log, its XCom, its *Comparison*, and the tags of the *MLflow run*). A red `build_training_set`: there is not
+enough audited, matured data; ingest it. A red `search` or `train`: the log names what could not be learned. A red
+`promote` says that another promotion came first: {again}, so that the challenger meets the new champion. The champion
+changes in `promote` alone; `{name}_rollback` takes a promotion back.
+{more}"""
+
+_MANUAL = """
+**Who decides.** When the gates have passed, `approve` asks a person: its tab *Required Actions* (and the list of them
+in Airflow's menu) shows the comparison with the champion, and two buttons. *Reject*, or no answer within {hours}: the
+champion stays, and the answer is a tag of the *MLflow run*. *Approve*: the promotion log names the person. While it
+waits, no worker is held, and other runs of this DAG wait for it. To ask again about the same comparison, clear
+`approve`; about another one, trigger this DAG again with the same form, which trains nothing twice. Marking `approve`
+as successful is no answer: `register` fails.
+"""
 
 _REMOTELY = """
 **On SageMaker.** `train` starts a training job, waits for it in the triggerer, and brings the artifact back. A retry
@@ -54,6 +67,16 @@ def build(spec: UseCase) -> DAG:
             )
         partitions.start(asked, spec.granularity)
         return str(asked)
+
+    def approval(approved: dict[str, Any] | None) -> Approval | None:
+        """What the person said; None where nobody is asked. A task that was marked by hand has said nothing."""
+        if spec.promotion == "automatic":
+            return None
+        if not approved:
+            raise GateRefused(
+                explain(f"{spec.name}: promotion", "it is manual, and nobody approved it", remedy="clear `approve`")
+            )
+        return Approval.model_validate(approved["record"])
 
     @step(links=(SNAPSHOT,))
     def build_training_set() -> TrainingSet:
@@ -87,19 +110,29 @@ def build(spec: UseCase) -> DAG:
     def evaluate(trained: dict[str, Any]) -> Evaluation:
         return open_runtime(spec).evaluate(TrainedModel.model_validate(trained["record"]))
 
-    @step(links=(MODEL,))
+    @step(links=(COMPARISON, MODEL))
     def gate(trained: dict[str, Any], evaluated: dict[str, Any]) -> GateReport:
         runtime = open_runtime(spec)
         model = TrainedModel.model_validate(trained["record"])
-        report = runtime.gate(model, Evaluation.model_validate(evaluated["record"]))
+        evaluation = Evaluation.model_validate(evaluated["record"])
+        report = runtime.gate(model, evaluation)
+        _say(report)
+        _review(runtime, model, evaluation, report)
+        made(COMPARISON, review_url(runtime, model.run_id, "comparison"))
         made(MODEL, training_url(runtime, model.run_id))
         return report
 
     @step(links=(MODEL,))
-    def register(trained: dict[str, Any], evaluated: dict[str, Any], gated: dict[str, Any]) -> ModelRef:
+    def register(
+        trained: dict[str, Any],
+        evaluated: dict[str, Any],
+        gated: dict[str, Any],
+        approved: dict[str, Any] | None = None,
+    ) -> ModelRef:
         report = GateReport.model_validate(gated["record"])
         if not report.passed:
             raise AirflowSkipException(f"a gate refused; the champion stays: {report.reason}")
+        approval(approved)
         runtime = open_runtime(spec)
         model = runtime.register(
             TrainedModel.model_validate(trained["record"]), Evaluation.model_validate(evaluated["record"]), report
@@ -108,13 +141,23 @@ def build(spec: UseCase) -> DAG:
         return model
 
     @step(outlets=[champion], links=(MODEL,))
-    def promote(registered: dict[str, Any], evaluated: dict[str, Any], gated: dict[str, Any]) -> Promotion:
+    def promote(
+        registered: dict[str, Any],
+        evaluated: dict[str, Any],
+        gated: dict[str, Any],
+        approved: dict[str, Any] | None = None,
+    ) -> Promotion:
         runtime = open_runtime(spec)
         model = ModelRef.model_validate(registered["record"])
-        evaluation = Evaluation.model_validate(evaluated["record"])
         promotion = runtime.promote(
-            model, evaluation, GateReport.model_validate(gated["record"]), reason=param("reason"), as_of=as_of()
+            model,
+            Evaluation.model_validate(evaluated["record"]),
+            GateReport.model_validate(gated["record"]),
+            reason=param("reason"),
+            as_of=as_of(),
+            approval=approval(approved),
         )
+        say_entry(spec, promotion)
         made(MODEL, training_url(runtime, model.run_id))
         get_current_context()["outlet_events"][champion].extra = {
             "model_version": promotion.version,
@@ -125,7 +168,7 @@ def build(spec: UseCase) -> DAG:
         return promotion
 
     with DAG(
-        **dag_options(spec, "train", _DOC.format(name=spec.name, remotely=_REMOTELY if remote else "")),
+        **dag_options(spec, "train", _doc(spec)),
         schedule=None,
         params={
             "as_of": partition_param(spec, "As of", "The newest partition that may be used (UTC). Required."),
@@ -152,5 +195,48 @@ def build(spec: UseCase) -> DAG:
             evaluated = evaluate(trained)
         with TaskGroup(group_id="promotion", tooltip="gates, then compare-and-set"):
             gated = gate(trained, evaluated)
-            promote(register(trained, evaluated, gated), evaluated, gated)
+            if spec.promotion == "manual":
+                from usecase_dags.approval import ask  # a spec that asks nobody does not load it
+
+                approved = ask(spec, trained, evaluated, gated)
+                promote(register(trained, evaluated, gated, approved), evaluated, gated, approved)
+            else:
+                promote(register(trained, evaluated, gated), evaluated, gated)
     return dag
+
+
+def _say(report: GateReport) -> None:
+    """A line a gate, refusals as warnings, then the verdict."""
+    log = logging.getLogger("task")
+    for gate in report.gates:
+        say = log.info if gate.passed else log.warning
+        say("%s %s: %s", "passed " if gate.passed else "REFUSED", gate.name, gate.reason)
+    refused = [gate.name for gate in report.gates if not gate.passed]
+    if refused:
+        log.warning("the champion stays: refused by %s", ", ".join(refused))
+    else:
+        log.info("passed every gate")
+
+
+def _review(runtime: Runtime, model: TrainedModel, evaluation: Evaluation, report: GateReport) -> None:
+    """Writes the comparison and the model card. A page that cannot be made refuses no model; a retry may help some."""
+    if (review := getattr(runtime, "review", None)) is None:
+        return
+    try:
+        review(model, evaluation, report)
+    except TransientError:
+        raise
+    except Exception:
+        logging.getLogger("task").warning("the comparison and the model card could not be made", exc_info=True)
+
+
+def _doc(spec: UseCase) -> str:
+    manual = spec.promotion == "manual"
+    more = _MANUAL.format(hours=hours(spec.approval_hours)) if manual else ""
+    return _DOC.format(
+        name=spec.name,
+        asked=" and a person's yes" if manual else "",
+        refused="a gate or a person refused" if manual else "a gate refused",
+        again="trigger this DAG again with the same form" if manual else "clear `evaluate`",
+        more=more + (_REMOTELY if spec.training.trainer == "sagemaker" else ""),
+    )

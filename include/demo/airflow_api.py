@@ -153,15 +153,24 @@ class Airflow:
                 return None
             time.sleep(pause)
 
-    def result(self, run: Run, task_id: str) -> Any:
-        """What a step returned (see `usecase_dags.steps`), or None: it failed, was skipped or has not run."""
-        path = f"{self._tasks_of(run)}/{quote(task_id)}/xcomEntries/return_value"
+    def result(self, run: Run, task_id: str, key: str = "return_value") -> Any:
+        """What a step returned (see `usecase_dags.steps`), or None: it failed, was skipped or has not run.
+
+        Args:
+            key: of the XCom.
+        """
+        path = f"{self._tasks_of(run)}/{quote(task_id)}/xcomEntries/{quote(key)}"
         try:
             return self.get(path, stringify="false")["value"]
         except ApiError as error:
             if ": 404 " in str(error):
                 return None
             raise
+
+    def log(self, run: Run, task_id: str, tries: int = 1) -> str:
+        """What a try of a task logged, an entry a line."""
+        told = self.get(f"{self._tasks_of(run)}/{quote(task_id)}/logs/{tries}", full_content="true")["content"]
+        return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in told)
 
     def links(self, run: Run, task_id: str) -> dict[str, str | None]:
         """The buttons of a task and where they lead."""
@@ -175,6 +184,26 @@ class Airflow:
     def states(self, run: Run) -> dict[str, str | None]:
         """Each task's state."""
         return {raw["task_id"]: raw["state"] for raw in self._pages(self._tasks_of(run), "task_instances")}
+
+    def question(self, run: Run, task_id: str) -> dict[str, Any] | None:
+        """What a task of the run asks a person, and the answer so far; None before it has asked."""
+        try:
+            found: dict[str, Any] = self.get(f"{self._tasks_of(run)}/{quote(task_id)}/-1/hitlDetails")
+        except ApiError as error:
+            if ": 404 " in str(error):
+                return None
+            raise
+        return found
+
+    def answer(self, run: Run, task_id: str, option: str) -> None:
+        """Answers a task's question as this user."""
+        path = f"/api/v2{self._tasks_of(run)}/{quote(task_id)}/-1/hitlDetails"
+        self._ask("PATCH", path, {"chosen_options": [option], "params_input": {}})
+
+    def clear(self, run: Run, *task_ids: str) -> None:
+        """Has these tasks run again, and what follows them."""
+        body = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": task_ids, "include_downstream": True}
+        self._ask("POST", f"/api/v2/dags/{quote(run.dag_id)}/clearTaskInstances", {**body, "only_failed": False})
 
     def _task(self, run: Run, raw: Mapping[str, Any]) -> Task:
         scheduled, begun = _instant(raw["scheduled_when"]), _instant(raw["start_date"])

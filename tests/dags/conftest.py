@@ -48,3 +48,13 @@ def dags() -> dict[str, Any]:
         spec.loader.exec_module(module)
         found |= {value.dag_id: value for value in vars(module).values() if isinstance(value, DAG)}
     return found
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database with its tables and nothing else: making them takes seconds, copying does not."""
+    from pipelines.backends.mlflow_calls import connect
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    connect(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    return folder

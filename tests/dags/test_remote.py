@@ -31,16 +31,6 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PROJECT / "plugins"))
 
 
-@pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database with its tables and nothing else: making them takes seconds, copying does not."""
-    from pipelines.backends.mlflow_calls import connect
-
-    folder = tmp_path_factory.mktemp("mlflow")
-    connect(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
-    return folder
-
-
 @pytest.fixture
 def runtime(aws: Aws, tmp_path: Path, empty_mlflow: Path) -> Runtime:
     shutil.copytree(empty_mlflow, tmp_path / "home" / "mlflow")
@@ -146,8 +136,10 @@ def test_the_task_submits_waits_without_a_slot_passes_the_log_on_and_collects(
     assert run.run_id == trained["run_id"]
     assert run.tags["overnight.job"] == name
     assert run.metrics["student_validation"] > 0, "the job's progress lines are the run's curves"
+    monkeypatch.setattr("pipelines.warm.load", {"train_remotely": 7}.__getitem__)
     again = task.execute({})
     assert again["record"]["digest"] == trained["digest"], "a repeat finds the sealed artifact"
+    assert again["imported"] == 7, "what this process still had to import, as it was counted"
     assert len(aws.requests) == 1
 
 

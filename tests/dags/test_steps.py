@@ -85,3 +85,17 @@ def test_the_url_of_a_report_is_below_the_servers_own_path(monkeypatch: pytest.M
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.org/airflow")
     ref = SnapshotRef(store="delta", use_case="flights", table="rows", version="3")
     assert snapshot_url(ref) == "/airflow/overnight/snapshots/flights/rows/3"
+
+
+def test_a_look_at_the_aliases_that_fails_holds_up_no_night(caplog: pytest.LogCaptureFixture) -> None:
+    from types import SimpleNamespace
+
+    from usecase_dags.score import _notice_moved_aliases
+
+    def broken() -> Any:
+        raise UnavailableError("MLflow did not answer")
+
+    runtime: Any = SimpleNamespace(spec=SimpleNamespace(name="flights"), alias_state=broken)
+    with caplog.at_level("WARNING"):
+        _notice_moved_aliases(runtime)
+    assert "MLflow did not answer" in caplog.text
