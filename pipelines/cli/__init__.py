@@ -8,13 +8,14 @@ import os
 import click
 
 from pipelines import __version__
-from pipelines.cli import chain, erasure, provenance, snapshots, steps
+from pipelines.cli import cards, chain, erasure, provenance, snapshots, steps
 from pipelines.cli.shared import Commands
 
 #: A command is a function of one of these modules; each module lists its own.
 _ROOMS = (
     chain,
     steps,
+    cards,
     snapshots,
     provenance,
     erasure,
