@@ -227,11 +227,12 @@ table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabula
 th, td { text-align: right; vertical-align: top; padding: 7px 12px; border-top: 1px solid var(--line);
   white-space: nowrap; }
 th:first-child, .words { text-align: left; }
-td.words { white-space: normal; min-width: 11rem; overflow-wrap: anywhere; }
+td.words { white-space: normal; min-width: 5rem; overflow-wrap: break-word; }
+td.words:last-child { min-width: 16rem; }
 thead th { border-top: 0; color: var(--soft); font-weight: 600; background: #fafbfd; }
-tbody th { font-weight: 400; max-width: 20rem; white-space: normal; overflow-wrap: anywhere; }
+tbody th { font-weight: 400; min-width: 6rem; white-space: normal; overflow-wrap: break-word; }
 tr.failed th, tr.failed td { background: #fdf3f2; } tr.failed .words { color: var(--bad); }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 14px;
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); gap: 14px;
   margin: 0 0 14px; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; }
 figcaption { font-weight: 600; font-size: 14px; margin-bottom: 6px; overflow-wrap: anywhere; }

@@ -167,9 +167,8 @@ def _binned(facts: Facts, labels: Vector, mine: Vector) -> Figure:
 def distributions(facts: Facts) -> list[Figure]:
     """How often each score is given, by both models."""
     if facts.spec.label.task == "regression":
-        other = facts.other_scores
-        mine = facts.scores.astype(np.float64)
-        pairs = [("", "", mine, None if other is None else other.astype(np.float64))]
+        rival = None if facts.other_scores is None else facts.other_scores.astype(np.float64)
+        pairs = [("", "", facts.scores.astype(np.float64), rival)]
     else:
         pairs = [(view.name, view.of, view.mine, view.other) for view in views(facts)]
     made = []
