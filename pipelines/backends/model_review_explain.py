@@ -165,24 +165,28 @@ def explained(
     frame = rows[chosen].select(codec.features)
     matrix = codec.matrix(frame)
 
-    def score(rows: Matrix) -> Matrix:
-        scores = engine.score(codec.frame(rows)).astype(np.float64)
+    def plain(rows: pl.DataFrame) -> Matrix:
+        scores = engine.score(rows).astype(np.float64)
         return scores[:, list(outputs)] if scores.ndim == 2 else scores[:, None]
 
-    scores = score(matrix)
+    def score(rows: Matrix) -> Matrix:
+        return plain(codec.frame(rows))
+
+    found = score(matrix)
     values, bases = [], []
     for seed in SEEDS:
         dice = np.random.default_rng(seed)
         behind = background[dice.permutation(background.height)[: done.background].tolist()]
         known = codec.matrix(behind.select(codec.features))
         mean = score(known)
-        values.append(shapley(score, matrix, scores, known, mean, dice))
+        values.append(shapley(score, matrix, found, known, mean, dice))
         bases.append(mean.mean(axis=0))
     made = Explained(
         features=tuple(codec.features),
         numeric=tuple(codec.numeric),
         frame=frame,
-        scores=scores,
+        # Scored as any other rows are: what the values sum to is held against it.
+        scores=plain(frame),
         values=(values[0], values[1]),
         bases=(bases[0], bases[1]),
         plan=done,

@@ -166,7 +166,7 @@ def bar_chart(bars: Sequence[Bar], *, alt: str, across: str) -> str:
     ends = [0.0, *(bar.value for bar in bars), *(end for bar in bars for end in bar.whisker or ())]
     low, high = min(ends), max(ends)
     high = high if high > low else low + 1.0
-    room = 52.0
+    room = 10 + _CHARACTER * max((len(bar.shown) for bar in bars), default=0)
     """For the figures beside the bars."""
     right_room, left_room = room if high > 0 else 10.0, room if low < 0 else 6.0
     wide = _WIDTH - left - left_room - right_room
