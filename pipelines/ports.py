@@ -644,13 +644,31 @@ class FairnessAuditor(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnderReview:
+    """A challenger, what was measured of it, and what it met."""
+
+    trained: TrainedModel
+    """Its artifact has been verified."""
+    evaluation: Evaluation
+    report: GateReport
+    champion: Path | None
+    """The verified artifact of the champion that the evaluation is against."""
+    tags: Mapping[str, str]
+    """What the training wrote on its run: code version, DAG run and so on."""
+    url: str | None
+    """Where a person sees the run."""
+
+
 class ModelReviewer(Protocol):
     """Writes what a reviewer reads about a model."""
 
-    def write(
-        self, spec: UseCase, trained: TrainedModel, evaluation: Evaluation, report: GateReport, out: Path
-    ) -> None:
-        """Writes `model_card.md`, `model_card.html` and `comparison.html` into a folder that is made when absent."""
+    def write(self, spec: UseCase, case: UnderReview, out: Path) -> None:
+        """Writes `model_card.md`, `model_card.html`, `comparison.html` and `plots/` into a folder, made when absent.
+
+        Raises:
+            IntegrityError: the holdout is not the one that was measured, or an artifact is no model.
+        """
         ...
 
 

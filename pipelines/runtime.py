@@ -22,6 +22,7 @@ from pipelines.ports import (
     DriftReporter,
     FairnessAuditor,
     ModelRegistry,
+    ModelReviewer,
     OnProgress,
     OnTrial,
     RemoteTrainer,
@@ -178,6 +179,13 @@ class Runtime:
         from pipelines.backends.fairlearn_audit import Fairlearn
 
         return Fairlearn()
+
+    @cached_property
+    def reviewer(self) -> ModelReviewer:
+        """Model cards and comparisons."""
+        from pipelines.backends.model_review import Reviews
+
+        return Reviews()
 
     @cached_property
     def drift(self) -> DriftDetector:
@@ -355,6 +363,20 @@ class Runtime:
         from pipelines.steps import promotion
 
         return promotion.gate(self.spec, self.store, self.registry, trained, evaluation)
+
+    def review(self, trained: TrainedModel, evaluation: Evaluation, report: GateReport) -> Path:
+        """Writes and stores what a reviewer reads; see `steps.review.review`."""
+        from pipelines.steps import review
+
+        return review.review(
+            self.spec, self.registry, self.reviewer, trained, evaluation, report, self.settings.reports
+        )
+
+    def card(self, version: int | None = None) -> Path:
+        """The card of a version, or of the champion; see `steps.review.find_card`."""
+        from pipelines.steps import review
+
+        return review.find_card(self.spec, self.model(version), self.settings.reports)
 
     def register(self, trained: TrainedModel, evaluation: Evaluation, report: GateReport) -> ModelRef:
         """Registers; see `steps.promotion.register`."""

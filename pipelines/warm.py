@@ -31,6 +31,12 @@ _MODEL = (
 _ENGINE = (*_MODEL, "numpy", "onnxruntime", "onnx", "google.protobuf.message", "pipelines.steps.scoring")
 _MONITOR = (*_ENGINE, "pipelines.steps.monitoring", "pipelines.backends.psi")
 _ONNX = ("pandas", "onnx", "mlflow.models", "mlflow.onnx", "mlflow.types")
+_REVIEW = (
+    "pipelines.backends.model_review",
+    "pipelines.backends.model_review_card",
+    "pipelines.backends.model_review_comparison",
+    "pipelines.backends.model_review_reasons",
+)
 _GX = (
     "pandas",
     "great_expectations",
@@ -71,9 +77,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "train_remotely": (*_ENGINE, "boto3", "pipelines.steps.remote", "pipelines.backends.sagemaker_trainer"),
     "evaluate": (*_ENGINE, "pipelines.steps.training"),
-    "gate": _MODEL,
+    # It writes the review, too.
+    "gate": (*_ENGINE, "pipelines.steps.review", *_REVIEW),
     "approve": _MODEL,
-    "register": (*_MODEL, *_ONNX),
+    "register": (*_MODEL, *_ONNX, "pipelines.steps.review"),
     "promote": _MODEL,
     "rollback": _MODEL,
 }

@@ -140,8 +140,11 @@ def _train(runtime: Runtime, as_of: str, search: bool) -> None:
     report = runtime.gate(trained, evaluation)
     for gate in report.gates:
         click.echo(f"gate {gate.name}: {'passed' if gate.passed else 'REFUSED'} ({gate.reason})")
+    folder = runtime.review(trained, evaluation, report)
+    click.echo(f"model card: {folder / 'model_card.html'}")
     if report.passed:
         model = runtime.register(trained, evaluation, report)
+        runtime.review(trained, evaluation, report)  # the version's description
         runtime.promote(model, evaluation, report, "trained by `overnight run`", as_of)
         click.echo(f"champion: {model.id}")
 

@@ -67,6 +67,9 @@ _STEPS: dict[str, Callable[[Runtime, _Call], Any]] = {
     "train": lambda rt, call: rt.train(call.record(records.TrainingSet), tell_epoch, tell_line),
     "evaluate": lambda rt, call: rt.evaluate(call.record(records.TrainedModel)),
     "gate": lambda rt, call: rt.gate(call.record(records.TrainedModel), call.record(records.Evaluation)),
+    "review": lambda rt, call: rt.review(
+        call.record(records.TrainedModel), call.record(records.Evaluation), call.record(records.GateReport)
+    ),
     "register": lambda rt, call: rt.register(
         call.record(records.TrainedModel), call.record(records.Evaluation), call.record(records.GateReport)
     ),
