@@ -39,7 +39,7 @@ changes in `promote` alone; `{name}_rollback` takes a promotion back.
 {more}"""
 
 _MANUAL = """
-**Who decides.** When the gates have passed, `approve` asks a person: its tab *Required Actions* (and the list of them
+**Who decides.** When the gates have passed, `approve` asks a person: its tab *Required Action* (and the list of them
 in Airflow's menu) shows the comparison with the champion, and two buttons. *Reject*, or no answer within {hours}: the
 champion stays, and the answer is a tag of the *MLflow run*. *Approve*: the promotion log names the person. While it
 waits, no worker is held, and other runs of this DAG wait for it. To ask again about the same comparison, clear
