@@ -193,7 +193,7 @@ def build(spec: UseCase) -> DAG:
             found = search(build_training_set())
             trained = train_remotely(spec, found) if remote else train(found)
             evaluated = evaluate(trained)
-        with TaskGroup(group_id="promotion", tooltip="gates, then compare-and-set"):
+        with TaskGroup(group_id="promotion", tooltip="gates, a person where one is asked, then compare-and-set"):
             gated = gate(trained, evaluated)
             if spec.promotion == "manual":
                 from usecase_dags.approval import ask  # a spec that asks nobody does not load it
