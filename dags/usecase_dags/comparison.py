@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
-from pipelines.records import Comparison, Evaluation, Fairness, GateReport, Interval, Scorecard, SliceGain
+from pipelines.records import (
+    Comparison,
+    Evaluation,
+    Fairness,
+    GateReport,
+    Interval,
+    Scorecard,
+    ServedAgainstFp32,
+    SliceGain,
+)
 from pipelines.spec import UseCase
 
 #: Characters that mean something to Markdown within a line or a table's cell; `&` begins an entity.
@@ -31,6 +40,7 @@ def render(spec: UseCase, evaluation: Evaluation, report: GateReport, links: Map
         _figures(evaluation),
         _slices(evaluation),
         _others(evaluation),
+        _against_fp32(evaluation.fp32),
         _fairness(evaluation.fairness or ()),
         _gates(report),
         _unmeasured(evaluation),
@@ -172,6 +182,14 @@ def _others(evaluation: Evaluation) -> str:
         ("Model", text(evaluation.metric), "Rows a second", "Size"), [row(card) for card in evaluation.others]
     )
     return _section("The challenger's own training, on its holdout", table)
+
+
+def _against_fp32(found: ServedAgainstFp32 | None) -> str:
+    if found is None:
+        return ""
+    rows = [("rows a second", f"{found.speed_ratio:.2f}"), ("size", f"{found.size_ratio:.2f}")]
+    rows += [(f"p99 of {rows:,} rows", f"{ratio:.2f}") for rows, ratio in sorted(found.latency_ratios.items())]
+    return _section("Served, as a multiple of its own fp32", _table(("Figure", "Ratio"), rows))
 
 
 def _fairness(found: Sequence[Fairness]) -> str:

@@ -39,7 +39,7 @@ changes in `promote` alone; `{name}_rollback` takes a promotion back.
 {more}"""
 
 _MANUAL = """
-**Who decides.** When the gates have passed, `approve` asks a person: its tab *Required Actions* (and the list of them
+**Who decides.** When the gates have passed, `approve` asks a person: its tab *Required Action* (and the list of them
 in Airflow's menu) shows the comparison with the champion, and two buttons. *Reject*, or no answer within {hours}: the
 champion stays, and the answer is a tag of the *MLflow run*. *Approve*: the promotion log names the person. While it
 waits, no worker is held, and other runs of this DAG wait for it. To ask again about the same comparison, clear
@@ -193,7 +193,7 @@ def build(spec: UseCase) -> DAG:
             found = search(build_training_set())
             trained = train_remotely(spec, found) if remote else train(found)
             evaluated = evaluate(trained)
-        with TaskGroup(group_id="promotion", tooltip="gates, then compare-and-set"):
+        with TaskGroup(group_id="promotion", tooltip="gates, a person where one is asked, then compare-and-set"):
             gated = gate(trained, evaluated)
             if spec.promotion == "manual":
                 from usecase_dags.approval import ask  # a spec that asks nobody does not load it

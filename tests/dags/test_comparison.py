@@ -18,6 +18,7 @@ from pipelines.records import (
     Interval,
     Latency,
     Scorecard,
+    ServedAgainstFp32,
     Slice,
     SliceGain,
 )
@@ -76,6 +77,7 @@ def make_evaluation(**changes: Any) -> Evaluation:
                 worst=SliceGain(slice="distance in [529, 1076)", rows=500, mine=0.6, other=0.65, gain=-0.05),
             ),
         ),
+        "fp32": ServedAgainstFp32(speed_ratio=2.5, latency_ratios={1: 0.8, 4096: 0.5}, size_ratio=0.31),
         "fairness": (
             Fairness(
                 column="carrier",
@@ -147,6 +149,7 @@ def test_it_shows_every_figure_of_champion_and_challenger(flights_spec: UseCase)
     assert ["size", "40.0 kB", "30.0 kB", "-25%"] in rows
     assert ["p99 of 1 rows, ms", "0.4000", "0.2000", "-50%"] in rows
     assert ["carrier", "0.9100", "-", "1 of 2"] in rows
+    assert ["p99 of 4,096 rows", "0.50"] in rows
     assert ["bound", "passed", "auc 0.6790, at least 0.6500 is asked for"] in rows
     assert ["student_int8 (served)", "0.6780", "-", "-"] in rows
     assert ["sanity", "RuntimeError: it broke"] in rows
