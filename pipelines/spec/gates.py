@@ -68,8 +68,8 @@ class Sanity(SpecModel):
     max_feature_share: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Greatest share of all sensitivity that one feature may have (not judged where there is one feature)."""
     max_collapse: Annotated[float, Field(ge=0)] = 0.2
-    """How much worse the metric may be on the holdout than on rows that the model was trained on (log_loss, rmse and
-    mae: as a share of what a constant loses on the same rows)."""
+    """How much worse, or better, the metric may be on the holdout than on rows that the model was trained on (log_loss,
+    rmse and mae: as a share of what a constant loses on the same rows)."""
 
 
 class Gates(SpecModel):

@@ -51,7 +51,11 @@ def _measured(name: str) -> Callable[[_Judge], Rule]:
 
 @_measured("collapse")
 def collapse(evaluation: Evaluation, spec: UseCase, found: SanityChecks) -> Gate:
-    """Not much worse on the holdout, which is newer, than on rows that the model was trained on."""
+    """About as good on the holdout, which is newer, as on rows that the model was trained on.
+
+    Much worse: it knows the past by heart, or a feature knows the past's outcomes. Much better: the labels that it was
+    trained on are not what the newer ones are.
+    """
     most, fallen = spec.gates.sanity.max_collapse, found.collapse
     if found.seen_metric is None:
         return verdict("collapse", False, "not measured: the rows that the model was trained on are gone; train again")
@@ -60,7 +64,9 @@ def collapse(evaluation: Evaluation, spec: UseCase, found: SanityChecks) -> Gate
         return verdict("collapse", False, f"{seen}: it cannot be compared, since it is not defined on both")
     unit = "" if evaluation.greater_is_better else " of what a constant loses"
     side = f"{abs(fallen):.4f}{unit} {'worse' if fallen > 0 else 'better'} on the holdout"
-    return verdict("collapse", fallen <= most + ROUNDING, f"{seen}, {side}, at most {most:.4f} worse is believed")
+    passed = abs(fallen) <= most + ROUNDING
+    doubt = "" if passed or fallen > 0 else ": are the training labels right?"
+    return verdict("collapse", passed, f"{seen}, {side}, at most {most:.4f} either way is believed{doubt}")
 
 
 @_measured("distribution")

@@ -115,6 +115,11 @@ def test_what_was_not_measured_is_refused_and_says_why(field: str, gates: set[st
         ({"sensitivity": {"x": math.nan}}, "sensitivity", "nobody measured what these features do to the score: x"),
         ({"sensitivity": {}}, "sensitivity", "nobody measured"),
         ({"collapse": 0.25}, "collapse", "auc 0.7000 on training rows, 0.2500 worse on the holdout, at most 0.2000"),
+        (
+            {"collapse": -0.25},
+            "collapse",
+            "0.2500 better on the holdout, at most 0.2000 either way is believed: are the",
+        ),
         ({"collapse": None}, "collapse", "cannot be compared"),
         ({"collapse": math.nan}, "collapse", "cannot be compared"),
         ({"seen_metric": None, "collapse": None}, "collapse", "the rows that the model was trained on are gone"),

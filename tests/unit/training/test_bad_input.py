@@ -14,18 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipelines import artifacts
 from pipelines.errors import TrainingError
 from pipelines.policies.gates import evaluate_gates
-from pipelines.records import Evaluation, TrainedModel, TrainingSet
-from pipelines.spec import UseCase
-from pipelines.steps import evaluation, holdouts
-from pipelines.steps import training as steps
 from pipelines.training import entry, prepare, step
 from pipelines.training.data import read
 from pipelines.training.job import Job
 
 from .conftest import Columns, make_spec, write
+from .evaluating import evaluated
 
 QUICK: dict[str, Any] = {
     "teacher": {"k": 1, "epochs": 1, "width": 8, "depth": 1},
@@ -158,23 +154,6 @@ def test_a_column_that_holds_the_outcome_trains_well_and_is_refused_by_name(
     (honest / "features.json").unlink()
     report = evaluate_gates(evaluated(spec, tmp_path / "honest" / "data", honest), spec)
     assert "leakage" in {gate.name for gate in report.gates if not gate.passed}, "what nobody measured is refused"
-
-
-def evaluated(spec: UseCase, data: Path, out: Path) -> Evaluation:
-    """What the step makes of a sealed artifact, without a champion."""
-    (out / artifacts.DIGESTS).unlink(missing_ok=True)
-    span = ("2024-01-01", "2024-01-01")
-    made = TrainingSet(
-        use_case=spec.name, folder=str(data), as_of=span[0], snapshots=(), train=span, validation=span, holdout=span,
-        rows={}, digest="",
-    )  # fmt: skip
-    trained = TrainedModel(
-        folder=str(out), digest=artifacts.seal(out), run_id="", training_set=made,
-        scorecards=steps.read_scorecards(out), seconds=0,
-    )  # fmt: skip
-    none: Any = None  # no champion to fetch, no store to look into
-    holdout = holdouts.of_training(trained.training_set)
-    return evaluation.evaluate(spec, none, none, none, None, trained, holdout)
 
 
 def test_one_class_in_validation_leaves_the_probabilities_as_they_are(tmp_path: Path) -> None:

@@ -17,10 +17,8 @@ import pytest
 
 from pipelines import artifacts
 from pipelines.policies.gates import evaluate_gates
-from pipelines.records import SnapshotRef, TrainedModel, TrainingSet
+from pipelines.records import Evaluation
 from pipelines.scoring.engine import Engine
-from pipelines.steps import holdouts
-from pipelines.steps.evaluation import evaluate
 from pipelines.steps.training import read_scorecards, served_scorecard
 from pipelines.training import prepare, tree_graph
 from pipelines.training.baselines import Constant, LightGbm
@@ -31,6 +29,7 @@ from pipelines.training.graph import code_name
 from pipelines.training.job import Job
 
 from .conftest import TASKS, Columns, Trained, make_spec, write
+from .evaluating import evaluated
 from .test_parity import HOSTILE, raw_table
 
 if TYPE_CHECKING:
@@ -258,29 +257,8 @@ def lenient(spec: UseCase) -> Any:
     return spec.gates.model_copy(update={"bound": 100.0} if spec.label.task == "regression" else {})
 
 
-def judged(served: Trained) -> Any:
-    holdout = pl.read_parquet(served.data / "holdout.parquet")
-    training_set = TrainingSet(
-        use_case=served.spec.name,
-        folder=str(served.data),
-        as_of="2024-01-01",
-        snapshots=(SnapshotRef(store="delta", use_case=served.spec.name, table="rows", version="1"),),
-        train=("2024-01-01", "2024-01-01"),
-        validation=("2024-01-01", "2024-01-01"),
-        holdout=("2024-01-01", "2024-01-01"),
-        rows={"holdout": holdout.height},
-        digest="0" * 64,
-    )
-    trained = TrainedModel(
-        folder=str(served.out),
-        digest=artifacts.seal(served.out),
-        run_id="run",
-        training_set=training_set,
-        scorecards=read_scorecards(served.out),
-        seconds=1.0,
-    )
-    none: Any = None  # no champion to fetch, no store to look into
-    return evaluate(served.spec, none, none, none, None, trained, holdouts.of_training(training_set))
+def judged(served: Trained) -> Evaluation:
+    return evaluated(served.spec, served.data, served.out)
 
 
 def test_pyfunc_loads_it_and_scores_a_data_frame(served: Trained, tmp_path: Path) -> None:
