@@ -68,16 +68,16 @@ def in_turn(served: Engine, full: Engine, frame: pl.DataFrame, rows: int) -> NDA
     most, seconds = REPEATS[rows]
     rng = np.random.default_rng(_SEED)
     batches = [frame[rng.integers(0, frame.height, rows)] for _ in range(_DIFFERENT)]
-    engines = (served, full)
+    sides = (served, full)
     for batch in batches[:2]:
-        for engine in engines:
+        for engine in sides:
             engine.score(batch)
     taken = np.empty((most, 2))
     begun = time.perf_counter()
     for repeat in range(most):
         for who in (0, 1) if repeat % 2 else (1, 0):
             start = time.process_time()
-            engines[who].score(batches[repeat % _DIFFERENT])
+            sides[who].score(batches[repeat % _DIFFERENT])
             taken[repeat, who] = time.process_time() - start
         if repeat + 1 >= _FEWEST and time.perf_counter() - begun > seconds:
             break
