@@ -230,7 +230,7 @@ def test_aliases_never_follow_a_log_that_is_behind_what_they_followed(champions:
     champions.promote(1, "first")
     runtime = champions.runtime()
     runtime.registry.set_epoch(7)
-    with pytest.raises(IntegrityError, match="ends with epoch 1, but .* followed epoch 7"):
+    with pytest.raises(IntegrityError, match=r"ends with epoch 1, but .* followed epoch 7"):
         champions.promote(2, "second", over=1)
     assert len(promotions(runtime.store)) == 1
     assert runtime.registry.alias("champion") == 1
