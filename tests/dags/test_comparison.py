@@ -177,7 +177,12 @@ def test_without_a_champion_it_shows_the_challenger_alone(flights_spec: UseCase)
 
 def test_what_was_not_measured_is_no_row(flights_spec: UseCase) -> None:
     bare = make_evaluation(
-        challenger=_card("challenger", 0.6), champion=_card("champion", 0.5), comparisons=(), fairness=None, errors={}
+        challenger=_card("challenger", 0.6),
+        champion=_card("champion", 0.5),
+        comparisons=(),
+        fairness=None,
+        fp32=None,
+        errors={},
     )
     names = [row[0] for row in _cells(_html(_rendered(flights_spec, bare)))]
     assert not {"calibration error", "size", "rows a second", "Sensitive column", "Part"} & set(names)
