@@ -175,7 +175,7 @@ def _global(facts: Facts, told: Explained) -> Block:
                 "yes" if all(one.stable for one in trends) else "no",
             ]
         )
-    return Grid(heads, lines, words=frozenset(range(3, len(heads))))
+    return Grid(heads, lines, words=frozenset(range(3, len(heads) - 1)))
 
 
 def _importance(told: Explained) -> Figure:
