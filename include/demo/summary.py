@@ -146,7 +146,7 @@ def _training(training: Training) -> dict[str, Any]:
         "outcome": None if gates is None else "promoted" if gates.passed else "refused",
         "reason": gates.reason if gates else None,
         "gates": [gate.model_dump(mode="json") for gate in gates.gates] if gates else [],
-        "holdout": list(evaluation.holdout) if evaluation else None,
+        "holdout": list(evaluation.holdout.partitions) if evaluation else None,
         "challenger": evaluation.challenger.metrics if evaluation else None,
         "champion": evaluation.champion.metrics if evaluation and evaluation.champion else None,
         "snapshots": [ref.id for ref in trained.training_set.snapshots] if trained else [],

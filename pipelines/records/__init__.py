@@ -25,6 +25,7 @@ from pipelines.records.promotion import (
     Interval,
     Promotion,
     SanityChecks,
+    Seen,
     ServedAgainstFp32,
     SliceGain,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "Scorecard",
     "Scored",
     "SearchResult",
+    "Seen",
     "ServedAgainstFp32",
     "Slice",
     "SliceGain",

@@ -116,6 +116,17 @@ class GoldenOutcome(Record):
     passed: bool
 
 
+class Seen(Record):
+    """A model on rows that it was trained on."""
+
+    metric: str
+    value: float
+    skill: float | None
+    """The metric, or the share of a constant's loss that is not lost: comparable between sets of rows. None where it is
+    not defined."""
+    rows: int
+
+
 class SanityChecks(Record):
     """How the challenger behaves, whatever it scores."""
 

@@ -31,6 +31,7 @@ from pipelines.steps.parts import mature_partitions, write_part
 from pipelines.steps.reads import stretches
 from pipelines.steps.scoring import heads
 from pipelines.steps.search import chosen, searched_tags
+from pipelines.steps.seen import write_seen
 from pipelines.steps.unlabelled import write_unlabelled
 
 PARTS = ("train", "validation", "holdout")
@@ -286,8 +287,10 @@ def _freeze_reference(spec: UseCase, drift: DriftDetector, data: Path, folder: P
     """Reference of inputs: the training rows. Of scores: the holdout, which the model was not trained on."""
     train_rows = pl.read_parquet(data / "train.parquet", columns=list(spec.features.columns))
     holdout = pl.read_parquet(data / "holdout.parquet", columns=list(spec.features.columns))
-    scores = Engine(folder, tile_rows=spec.scoring.tile_rows).score(holdout)
+    engine = Engine(folder, tile_rows=spec.scoring.tile_rows)
+    scores = engine.score(holdout)
     watched = pl.Series("score", scores if scores.ndim == 1 else scores.max(axis=1))
     reference = drift.reference(spec, train_rows, watched)
     (folder / "reference.json").write_text(reference.model_dump_json(), "utf-8")
     shutil.copyfile(data / SAMPLE, folder / SAMPLE)
+    write_seen(spec, engine, data / "train.parquet", folder)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pipelines.metrics import metrics
 from pipelines.records import GoldenOutcome, SanityChecks
 from pipelines.scoring.engine import Engine
-from pipelines.spec import GREATER_IS_BETTER, Golden, UseCase
+from pipelines.spec import Golden, UseCase
 from pipelines.steps.evaluation.meeting import Meeting
+from pipelines.steps.seen import on_seen, read_seen, skill
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     Scores = NDArray[np.floating]
     Score = Callable[[pl.DataFrame], Scores]
 
-#: Rows on which a feature's values are shuffled, batches are cut, and what was learned is asked again.
-SHUFFLED_ROWS, CUT_ROWS, SEEN_ROWS = 2048, 256, 20_000
+#: Rows on which a feature's values are shuffled, and batches are cut.
+SHUFFLED_ROWS, CUT_ROWS = 2048, 256
 #: Rows of a batch that must not matter; the whole is the third.
 BATCHES = (1, 7)
 _SEED = 20131019
@@ -172,45 +172,20 @@ def against_seen(meeting: Meeting) -> tuple[float | None, float | None]:
     that has learned the past by heart, or whose features know the outcome of the past only, falls.
 
     Returns:
-        None twice where the training rows are not at hand any more; the second also where the metric is not defined.
+        None twice where the training rows are not at hand and the artifact does not say it by this metric; the second
+        also where the metric is not defined.
     """
-    import numpy as np
-
-    path, spec = Path(meeting.trained.training_set.folder) / "train.parquet", meeting.spec
-    if not path.is_file():
-        return None, None
-    rows = pl.scan_parquet(path)
-    chosen = np.random.default_rng(_SEED).permutation(rows.select(pl.len()).collect().item())[:SEEN_ROWS]
-    wanted = rows.select(*spec.features.columns, "label").with_row_index("__row")
-    seen = wanted.filter(pl.col("__row").is_in(np.sort(chosen))).collect(engine="streaming")
-    labels, scores = seen.get_column("label").to_numpy(), meeting.engine.score(seen)
-    then, now = skill(spec, labels, scores), skill(spec, meeting.labels, meeting.scores)
-    found = metrics(spec.label.task, labels, scores, len(spec.label.classes) or None)[spec.gates.metric]
-    return found, None if then is None or now is None else then - now
-
-
-def skill(spec: UseCase, labels: Scores, scores: Scores) -> float | None:
-    """AUC and accuracy as they are; of the others the share of a constant's loss on the same rows that is not lost.
-
-    Returns:
-        None where it is not defined: one class, or one value.
-    """
-    import math
-
-    import numpy as np
-
-    metric = spec.gates.metric
-    value = metrics(spec.label.task, labels, scores, len(spec.label.classes) or None)[metric]
-    if GREATER_IS_BETTER[metric]:
-        return value if math.isfinite(value) else None
-    if metric == "log_loss":
-        shares = np.unique(labels, return_counts=True)[1] / len(labels)
-        constant = float(-(shares * np.log(shares)).sum())
-    elif metric == "rmse":
-        constant = float(labels.astype(np.float64).std())
+    spec, trained = meeting.spec, meeting.trained
+    path = Path(trained.training_set.folder) / "train.parquet"
+    if path.is_file():
+        seen = on_seen(spec, meeting.engine, path)
     else:
-        constant = float(np.abs(labels - np.median(labels)).mean())
-    return 1 - value / constant if constant > 0 and math.isfinite(value) else None
+        told = read_seen(meeting.folder, trained.digest)
+        if told is None or told.metric != spec.gates.metric:
+            return None, None
+        seen = told
+    now = skill(spec, meeting.labels, meeting.scores)
+    return seen.value, None if seen.skill is None or now is None else seen.skill - now
 
 
 def golden(pair: Golden, engine: Engine, spec: UseCase) -> GoldenOutcome:
