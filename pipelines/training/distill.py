@@ -72,7 +72,8 @@ def distill(
     spec = session.spec.training.student
     tempered = spec.temperature != 1.0 and session.task != "regression"
     on_rows, on_validation = trees or (None, None)
-    session.facts["student_trees"] = 0.0 if trees is None else spec.trees
+    if spec.trees:
+        session.facts["student_trees"] = 0.0 if trees is None else spec.trees
     taught = lesson(session, teacher, rows, heard(session, preparation, rows, validation), on_rows)
     soft = _mixed(loop.predict(session.task, teacher, validation), on_validation, spec.trees)
     judged = validation.taught(soft, None)
