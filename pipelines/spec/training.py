@@ -38,6 +38,9 @@ class Student(SpecModel):
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
     soft_share: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Weight of the teacher's output in the loss; the rest is the label's."""
+    trees: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """LightGBM's share of the output that is taught, the rest is the teacher's: two that err differently are together
+    better than either, and one student holds both. Rows that are streamed hear the teacher alone."""
     temperature: Annotated[float, Field(ge=1, le=20)] = 1.0
     """The teacher's logits are divided by it before they are taught (Hinton et al., arXiv 1503.02531)."""
     unlabelled: bool = True
@@ -46,6 +49,12 @@ class Student(SpecModel):
     """Share of each hidden layer's units that is removed after training."""
     prune_epochs: Annotated[int, Field(ge=1, le=100)] = 2
     """Epochs of fine-tuning after pruning."""
+
+    @model_validator(mode="after")
+    def _one_temperature(self) -> Student:
+        if self.trees and self.temperature != 1.0:
+            raise ValueError(f"trees {self.trees} asks for temperature 1, not {self.temperature}: trees have no logits")
+        return self
 
 
 class FloatRange(SpecModel):
@@ -174,3 +183,9 @@ class Training(SpecModel):
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     """Minutes between checkpoints; one is also written when the training is told to stop."""
     search: Search = Search()
+
+    @model_validator(mode="after")
+    def _same_shares(self) -> Training:
+        if self.student.trees and self.class_weight != "none":
+            raise ValueError("student.trees asks for class_weight none: LightGBM's output is at the real shares")
+        return self

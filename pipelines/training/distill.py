@@ -7,6 +7,7 @@ With T the temperature, s the soft share, w the row's weight and CE the cross-en
 
 (Hinton et al., arXiv 1503.02531: gradients of softened targets are 1 / T^2 as large, so that part is scaled back), and
 a row without a label T^2 CE(teacher / T, student / T). A regression has no temperature and squared errors instead.
+Where the spec gives trees a share, "teacher" is the weighted mean of its output and LightGBM's.
 The weight is the label's alone: the teacher was trained with it and its output has it already.
 """
 
@@ -51,18 +52,31 @@ class Tempered(nn.Module):
         return torch.cat([logits, logits / self.temperature], dim=1) if self.training else logits
 
 
-def distill(session: Session, preparation: Preparation, teacher: Teacher, rows: Feed, validation: Feed) -> Student:
+def distill(
+    session: Session,
+    preparation: Preparation,
+    teacher: Teacher,
+    rows: Feed,
+    validation: Feed,
+    trees: tuple[Tensor, Tensor] | None = None,
+) -> Student:
     """Trains the student, and prunes and tunes it where the spec asks for that.
 
     Args:
         rows: the labelled training rows; others are added here (see `heard`).
         validation: the best epoch is the one that says there what the teacher says: labels would choose it by the
             chance of one slice of time.
+        trees: LightGBM's output, as `loop.predict` gives the teacher's, on the rows that are heard and on the
+            validation rows; None where the spec gives it no share, or the table is streamed.
     """
     spec = session.spec.training.student
     tempered = spec.temperature != 1.0 and session.task != "regression"
-    taught = lesson(session, teacher, rows, heard(session, preparation, rows, validation))
-    judged = validation.taught(loop.predict(session.task, teacher, validation), None)
+    on_rows, on_validation = trees or (None, None)
+    if spec.trees:
+        session.facts["student_trees"] = 0.0 if trees is None else spec.trees
+    taught = lesson(session, teacher, rows, heard(session, preparation, rows, validation), on_rows)
+    soft = _mixed(loop.predict(session.task, teacher, validation), on_validation, spec.trees)
+    judged = validation.taught(soft, None)
 
     def learn(student: Student, schedule: loop.Schedule) -> None:
         net = Tempered(student, spec.temperature) if tempered else student
@@ -114,7 +128,7 @@ def heard(session: Session, preparation: Preparation, rows: Feed, validation: Fe
     )
 
 
-def lesson(session: Session, teacher: Teacher, labelled: Feed, rows: Feed) -> Feed:
+def lesson(session: Session, teacher: Teacher, labelled: Feed, rows: Feed, trees: Tensor | None = None) -> Feed:
     """`rows` with what the student is to learn of each: see the module.
 
     At T = 1 both parts of the loss are one: the cross-entropy, or squared error, to the weighted mean of their
@@ -123,10 +137,11 @@ def lesson(session: Session, teacher: Teacher, labelled: Feed, rows: Feed) -> Fe
 
     Args:
         labelled: the first n of `rows`.
+        trees: what LightGBM says of `rows`, see `distill`.
     """
     spec, n = session.spec.training.student, len(labelled)
     task, t = session.task, spec.temperature if session.task != "regression" else 1.0
-    soft = loop.predict(task, teacher, rows, t)
+    soft = _mixed(loop.predict(task, teacher, rows, t), trees, spec.trees)
     weight = labelled.weight
     label = rows.target.clone()
     hard = torch.zeros(len(rows), device=label.device)
@@ -140,6 +155,10 @@ def lesson(session: Session, teacher: Teacher, labelled: Feed, rows: Feed) -> Fe
     total = hard + easy
     share = (hard / total.clamp(min=1e-12)).view(-1, *[1] * (label.dim() - 1))
     return rows.taught((1 - share) * soft + share * label, None if weight is None else total)
+
+
+def _mixed(soft: Tensor, trees: Tensor | None, share: float) -> Tensor:
+    return soft if trees is None else (1 - share) * soft + share * trees.to(soft)
 
 
 def logits(student: Student, rows: Feed, *, bf16: bool = False) -> Tensor:

@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,19 @@ def _distilled(session: Session, held: Tables, preparation: Preparation, holdout
     given = learnable(session.job, held, preparation, session.device)
     with _timed(session.seconds, "teacher"):
         teacher = teach(session, preparation, given.sample, given.rows, given.judged)
+
+    @cache
+    def boosted() -> LightGbm:
+        with _timed(session.seconds, "lightgbm"):
+            return trees.boost(session, preparation, held.sample, held.validation)
+
+    second = None
+    if spec.training.student.trees and not held.streamed:
+        # Here every process makes the same trees; otherwise the leader alone, at the end, as the gates' bar.
+        second = trees.said(session, boosted(), held, given.label)
+        session.pause()
     with _timed(session.seconds, "student"):
-        student = distill(session, preparation, teacher, given.rows, given.judged)
+        student = distill(session, preparation, teacher, given.rows, given.judged, second)
         session.pause()
         if not session.team.leads:
             return None  # What follows is not shared.
@@ -125,10 +137,9 @@ def _distilled(session: Session, held: Tables, preparation: Preparation, holdout
     _save(teacher, out / "teacher.safetensors")
     _save(student, out / "student.safetensors")
     session.pause()
-    with _timed(session.seconds, "lightgbm"):
-        boosted = trees.boost(session, preparation, held.sample, held.validation)
+    bar = boosted()
     session.pause()
-    cards = _measure(session, preparation, teacher, given.label, boosted, held.train, holdout)
+    cards = _measure(session, preparation, teacher, given.label, bar, held.train, holdout)
     report.write(spec, out, compressed, cards, session.threads)
     return calibration, given.label, compressed, cards
 

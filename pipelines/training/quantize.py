@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from pipelines.training.data import Table
+from pipelines.training.narrow import narrow
 from pipelines.training.networks import EMBEDDING, Student
 from pipelines.training.prepare import Encoded, Preparation
 
@@ -169,3 +171,7 @@ def quantize(
             )
         finally:
             root.setLevel(before)
+    model = onnx.load(int8)
+    narrow(model)
+    onnx.checker.check_model(model)
+    onnx.save(model, int8)

@@ -44,7 +44,6 @@ def build(spec: UseCase, preparation: Preparation, dumped: dict[str, Any], calib
     """
     graph.check_names(spec)
     made = graph.Graph()
-    made.constant("as_column", np.array([-1, 1], np.int64))
     columns = [made.column(name, name) for name in spec.features.numeric]
     for name, words in zip(spec.features.categorical, preparation.vocabularies, strict=True):
         code = made.column(made.code(name, words), name)

@@ -14,8 +14,10 @@ from pipelines.training import calibrate, scorecards, tree_graph, weights
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.calibrate import Calibration
 from pipelines.training.card import served
-from pipelines.training.compress import MODEL
-from pipelines.training.data import Table
+from pipelines.training.compress import MODEL, Scale
+from pipelines.training.data import Table, read_unlabelled
+from pipelines.training.job import UNLABELLED
+from pipelines.training.learnable import Tables
 from pipelines.training.prepare import Preparation
 from pipelines.training.session import Session
 
@@ -41,6 +43,25 @@ def train(
         scorecards.measure(spec, "constant", constant, holdout, None),
     ]
     return calibration, cards
+
+
+def said(session: Session, boosted: LightGbm, held: Tables, label: Scale) -> tuple[Tensor, Tensor]:
+    """What trees say of the rows that a student hears (`distill.heard`), and of the validation rows.
+
+    Returns:
+        Float32 as `loop.predict` gives it: probabilities [n] or [n, classes]; a regression's [n] standardised.
+    """
+    rows, validation = [held.train], held.validation
+    if session.spec.training.student.unlabelled:
+        rows.append(validation)
+        path = session.job.part(UNLABELLED)
+        if path.is_file() and (more := read_unlabelled(session.spec, path)):
+            rows.append(more)
+
+    def scores(table: Table) -> Tensor:
+        return torch.from_numpy(((boosted(table) - label.mean) / label.scale).astype("float32"))
+
+    return torch.cat([scores(table) for table in rows]), scores(validation)
 
 
 def boost(session: Session, preparation: Preparation, train: Table, validation: Table) -> LightGbm:

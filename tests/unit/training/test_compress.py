@@ -276,6 +276,20 @@ def test_what_was_chosen_is_in_model_json(trained: Trained) -> None:
     assert about["calibration"]["method"] in ("none", "temperature", "isotonic")
 
 
+def test_rounding_before_values_are_moved_changes_no_bit_of_a_score(
+    binary: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, table = Made(binary, tmp_path / "made"), hostile(500)
+    made.write()
+    early = made.onnx_scores("model.onnx", table)
+    kinds = {constant.name: constant.data_type for constant in onnx.load(made.out / "model.onnx").graph.initializer}
+    assert kinds["overnight:embedding_rounded"] == onnx.TensorProto.UINT8
+    monkeypatch.setattr(quantize, "narrow", lambda _: None)
+    made.write()
+    assert "overnight:embedding" in {put.name for put in onnx.load(made.out / "model.onnx").graph.initializer}
+    np.testing.assert_array_equal(made.onnx_scores("model.onnx", table), early)
+
+
 def test_equalizing_changes_no_score(binary: Trained, tmp_path: Path) -> None:
     made = Made(binary, tmp_path / "out")
     table = hostile(64)

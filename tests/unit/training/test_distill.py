@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional
 
 from pipelines.errors import TrainingError
-from pipelines.training import data, distill, loop, prepare, step
+from pipelines.training import data, distill, entry, loop, prepare, step, trees
+from pipelines.training.baselines import LightGbm
+from pipelines.training.compress import Scale
 from pipelines.training.feed import Batch, Resident
 from pipelines.training.job import Job
+from pipelines.training.learnable import Tables
 from pipelines.training.networks import Student, Teacher
 from pipelines.training.session import Session
 
@@ -90,6 +95,49 @@ def test_the_gradient_is_that_of_the_formula(task: str, temperature: float, weig
     total.mean().backward()
     for mine, parameter in zip(found, net.parameters(), strict=True):
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_student_hears_teacher_and_trees_by_their_shares_on_every_row(task: str, tmp_path: Path) -> None:
+    world = World(task, tmp_path, soft_share=1.0, trees=0.25)
+    world.add_unlabelled()
+    label, table = Scale(2.0, 4.0) if task == "regression" else Scale(), world.table
+    held = Tables(train=table, sample=table, validation=table.take(np.arange(15)))
+    boosted = LightGbm(task, world.session.outputs, world.preparation, table, held.validation, 1, 7)
+    heard = distill.heard(world.session, world.preparation, world.rows, world.judged)
+    everywhere, on_validation = trees.said(world.session, boosted, held, label)
+    lesson = distill.lesson(world.session, world.teacher, world.rows, heard, everywhere)
+    more = data.read_unlabelled(world.spec, world.session.job.part("unlabelled"))
+    scores = np.concatenate([boosted(part) for part in (table, held.validation, more)])
+    soft = loop.predict(task, world.teacher, heard).numpy()
+    wanted = 0.75 * soft + 0.25 * (scores - label.mean) / label.scale
+    np.testing.assert_allclose(lesson.target.numpy(), wanted, rtol=0, atol=1e-6)
+    assert torch.equal(on_validation, everywhere[60:75])
+
+
+def test_trees_are_heard_in_a_training_and_told_of(tmp_path: Path) -> None:
+    folder, students = write(tmp_path / "data", "binary"), []
+    for share in (0.0, 0.5):
+        spec = make_spec(
+            "binary", teacher={"k": 1, "width": 8, "epochs": 1}, student={"widths": [8], "epochs": 1, "trees": share}
+        )
+        out = tmp_path / f"out{share}"
+        entry.run(Job(spec=spec, data=folder, out=out, threads=1), lambda _: None)
+        assert json.loads((out / "model.json").read_text("utf-8"))["facts"].get("student_trees", 0.0) == share
+        students.append((out / "student.safetensors").read_bytes())
+    assert students[0] != students[1]
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"student": {"trees": 0.5, "temperature": 2}}, "temperature 1"),
+        ({"student": {"trees": 0.5}, "class_weight": "balanced"}, "class_weight none"),
+    ],
+)
+def test_trees_are_refused_where_their_output_would_mean_something_else(training: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        make_spec("binary", **training)
 
 
 def test_a_higher_temperature_teaches_softer_targets(tmp_path: Path) -> None:
