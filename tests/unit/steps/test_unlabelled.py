@@ -103,8 +103,8 @@ def test_an_erasure_finds_the_subject_in_unlabelled_rows_alone_and_names_the_par
     registry = open_registry("uc", f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "models")
     tags = {f"overnight.{part}": "..".join(getattr(made, part)) for part in ("train", "validation", "holdout")}
     tags |= {"overnight.snapshots": " ".join(ref.id for ref in made.snapshots if ref.table == "rows")}
-    without = registry.start_training(SPEC, {"overnight.training_key": "old", **tags})
-    new = {"overnight.training_key": "new", **tags, "overnight.unlabelled": "..".join(made.unlabelled)}
+    without = registry.start_training(SPEC, {"overnight.training_key": "0" * 64, **tags})
+    new = {"overnight.training_key": "1" * 64, **tags, "overnight.unlabelled": "..".join(made.unlabelled)}
     run_id = registry.start_training(SPEC, new)
     done = erase(
         SPEC,

@@ -16,7 +16,8 @@ from pipelines.steps import evaluation, holdouts
 from pipelines.steps.training import read_scorecards
 from tests.contracts.stores import RUN, audit
 
-DAY = "2024-01-01"
+DAY = "2024-01-03"
+TRAIN, VALIDATION, AS_OF = "2024-01-01", "2024-01-02", "2024-01-05"
 
 
 def evaluated(spec: UseCase, data: Path, out: Path) -> Evaluation:
@@ -34,10 +35,10 @@ def evaluated(spec: UseCase, data: Path, out: Path) -> Evaluation:
     made = TrainingSet(
         use_case=spec.name,
         folder=str(data),
-        as_of=DAY,
+        as_of=AS_OF,
         snapshots=(snapshot,),
-        train=span,
-        validation=span,
+        train=(TRAIN, TRAIN),
+        validation=(VALIDATION, VALIDATION),
         holdout=span,
         reads={"rows": (span,)},
         rows={},
