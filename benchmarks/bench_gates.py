@@ -107,7 +107,10 @@ def _timed(spec: UseCase, root: Path) -> list[Result]:
     found, report = whole()
     for gate in report.gates:
         print(f"  {gate.name}: {gate.reason}", file=sys.stderr)
-    assert {gate.name for gate in report.gates if gate.passed} >= {"comparable", "rows", "slices"}, found.errors
+    # Whichever of the two is better: what counts is that nothing of this was skipped.
+    assert {gate.name for gate in report.gates if gate.passed} >= {"comparable", "rows"}, report.reason
+    assert "quality" not in found.errors, found.errors
+    assert found.comparisons[0].worst is not None
     took = seconds(whole, repeats=2)
     frame = pl.read_parquet(path)
     label = frame.get_column("label").to_numpy()
@@ -160,7 +163,7 @@ def _trained(
     """A sealed artifact of this data, as `steps.training` seals one but for the drift reference."""
     from pipelines.training import entry
 
-    entry.run(Job(spec=spec, data=data, out=out, threads=usable_cores()), lambda _: None)
+    entry.run(Job(spec=spec, data=data, out=out, threads=1), lambda _: None)
     stretch = {part: (days[part], days[part]) for part in ("train", "validation", "holdout")}
     training_set = TrainingSet(
         use_case=spec.name,
