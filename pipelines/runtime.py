@@ -6,6 +6,7 @@ Adapters are imported when a step first needs them, so that a process pays only 
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -107,7 +108,9 @@ class Runtime:
             allowed = f"at most {_LONGEST_NAME} letters, digits and _"
             raise NotFoundError(explain("use case", f"{use_case[:80]!r} is not a name", allowed=allowed))
         spec = load_spec(chosen.spec_path(use_case))
-        who = run or RunInfo(run_id=f"cli-{os.getpid()}", code_version=code_version(chosen))
+        # In a container every command may have the same process id; a run is one command.
+        name = f"cli-{os.getpid()}-{secrets.token_hex(3)}"
+        who = run or RunInfo(run_id=name, code_version=code_version(chosen))
         return cls(spec, chosen, who)
 
     # -- adapters ------------------------------------------------------------------------------------------------

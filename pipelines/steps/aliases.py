@@ -55,8 +55,11 @@ def alias_state(spec: UseCase, store: SnapshotStore, registry: ModelRegistry) ->
     return AliasState(expected=expected, found=found, epoch=epoch, followed=followed)
 
 
-def follow(spec: UseCase, store: SnapshotStore, registry: ModelRegistry) -> AliasState:
+def follow(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, names: Sequence[str] = ALIASES) -> AliasState:
     """Moves the aliases to where they belong, whoever else does so at the same time.
+
+    Args:
+        names: those to move; the others stay where somebody may have put them by hand.
 
     Raises:
         ConflictError: others promoted or registered all the while; the next call may succeed.
@@ -66,13 +69,15 @@ def follow(spec: UseCase, store: SnapshotStore, registry: ModelRegistry) -> Alia
     for _ in range(_ROUNDS):
         state = alias_state(spec, store, registry)
         failpoint("follow.read")
-        if not state.moved and not state.unfinished:
+        moved = [name for name in state.moved if name in names]
+        noted = not state.unfinished or set(names) != set(ALIASES)
+        if not moved and noted:
             return state
         try:
-            for name in state.moved:
+            for name in moved:
                 registry.set_alias(name, state.expected[name], staged=_staged(spec, name))
                 failpoint(f"follow.{name}")
-            if not state.moved:
+            if not moved:
                 registry.set_epoch(state.epoch)
                 failpoint("follow.noted")
         except ConflictError:

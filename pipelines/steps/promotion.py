@@ -28,6 +28,9 @@ from pipelines.steps.promotions import PROMOTIONS, append_entry, before, epoch_k
 
 __all__ = ["PROMOTIONS", "champion", "epoch_key", "gate", "promote", "promotions", "register", "reject", "rollback"]
 
+#: What a verdict and a registration may move: the champion has not changed.
+_CHALLENGER = ("challenger",)
+
 
 def champion(store: SnapshotStore, registry: ModelRegistry) -> ModelRef | None:
     """The champion by the log; None before the first promotion."""
@@ -53,8 +56,7 @@ def gate(
     )
     failpoint("gate.told")
     if any(model.run_id == trained.run_id for model in registry.versions(staged="staging" in spec.stages)):
-        warn_of_moves(spec, store, registry)
-        follow(spec, store, registry)
+        follow(spec, store, registry, _CHALLENGER)
     return report
 
 
@@ -86,7 +88,7 @@ def register(
         "overnight.gates": report.reason,
     }
     model = registry.register(spec, trained.run_id, Path(trained.folder), tags)
-    follow(spec, store, registry)
+    follow(spec, store, registry, _CHALLENGER)
     return model
 
 
@@ -170,7 +172,7 @@ def promote(
 def reject(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, model: ModelRef, approval: Approval) -> None:
     """Keeps a person's no with the training's run: the version is no challenger any more."""
     registry.annotate(model.run_id, {APPROVAL: f"{REJECTED} by {approval.by} at {approval.at}"})
-    follow(spec, store, registry)
+    follow(spec, store, registry, _CHALLENGER)
 
 
 def rollback(
@@ -233,11 +235,10 @@ def rollback(
 
 def _is_repeat(registry: ModelRegistry, last: Promotion, run: RunInfo, to: int | None, reason: str) -> bool:
     """Whether the last entry is this very rollback: by the same run, or by a command that died before its end."""
-    if last.kind != "rollback":
+    if last.kind != "rollback" or to not in (None, last.version):
         return False
     cut_off = registry.epoch() < last.epoch
-    same_command = last.run.dag_id == run.dag_id and last.reason == reason and to in (None, last.version)
-    return last.run == run or (cut_off and same_command)
+    return last.run == run or (cut_off and last.run.dag_id == run.dag_id and last.reason == reason)
 
 
 def _need_approval(spec: UseCase, model: ModelRef, approval: Approval | None, where: str) -> None:

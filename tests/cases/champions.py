@@ -79,7 +79,7 @@ _SPEC: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Champions:
-    """Three versions, trained on the same days: 1 and 3 with one seed, 2 with another."""
+    """Three versions, judged on the same days: 1 and 3 are the same bytes, 2 has learned from fewer days."""
 
     project: Path
     home: Path
@@ -145,8 +145,8 @@ def make_champions(root: Path) -> Champions:
     assert report.passed, report.reason
     made = Champions(project=project, home=home, evaluation=evaluation, report=report)
     other = Runtime.open(NAME, run=runtime.run, settings=made.settings())
-    other.spec = other.spec.model_copy(update={"training": other.spec.training.model_copy(update={"seed": 8})})
-    second = other.train(runtime.build_training_set(AS_OF))
+    other.spec = other.spec.model_copy(update={"training": other.spec.training.model_copy(update={"history": 5})})
+    second = other.train(other.build_training_set(AS_OF))
     for trained in (first, second, again(runtime, first, "later")):
         runtime.register(trained, evaluation.model_copy(update={"challenger_run": trained.run_id}), report)
     return made
