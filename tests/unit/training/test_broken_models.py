@@ -139,7 +139,7 @@ def test_a_constant_model_is_refused(spoiled: Callable[..., tuple[Evaluation, Ga
         after_the_score(model, *nodes, none=np.float32(0), half=np.float32(0.5))
 
     _, report = spoiled(constant)
-    assert {"distribution", "sensitivity", "bound"} <= refused(report)
+    assert {"distribution", "sensitivity"} <= refused(report)
     assert reason(report, "sensitivity") == "no feature changes the score"
 
 

@@ -247,8 +247,13 @@ def test_the_gates_judge_it(served: Trained) -> None:
 def test_a_graph_that_does_not_say_what_lightgbm_says_does_not_pass(served_once: Callable[[str], Trained]) -> None:
     served = served_once("binary")
     evaluation = judged(served)
-    worse = evaluation.challenger.model_copy(update={"metrics": {"auc": evaluation.challenger.metrics["auc"] - 0.02}})
-    report = evaluate_gates(evaluation.model_copy(update={"challenger": worse}), served.spec)
+    others = tuple(
+        card.model_copy(update={"metrics": {"auc": card.metrics["auc"] - 0.02}})
+        if card.model == evaluation.served
+        else card
+        for card in evaluation.others
+    )
+    report = evaluate_gates(evaluation.model_copy(update={"others": others}), served.spec)
     assert [gate.name for gate in report.gates if not gate.passed] == ["lightgbm"]
 
 
