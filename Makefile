@@ -30,7 +30,7 @@ status: env ## say what is running and where
 	@$(BIN)/python -m include.local status
 
 test: env ## every test, WORKERS (2) files at once
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: env ## ruff, mypy --strict on pipelines/, the import contracts, docker-compose.yaml
 	@$(BIN)/ruff check
