@@ -134,9 +134,12 @@ def build(spec: UseCase) -> DAG:
             raise AirflowSkipException(f"a gate refused; the champion stays: {report.reason}")
         approval(approved)
         runtime = open_runtime(spec)
-        model = runtime.register(
-            TrainedModel.model_validate(trained["record"]), Evaluation.model_validate(evaluated["record"]), report
+        challenger, evaluation = (
+            TrainedModel.model_validate(trained["record"]),
+            Evaluation.model_validate(evaluated["record"]),
         )
+        model = runtime.register(challenger, evaluation, report)
+        _review(runtime, challenger, evaluation, report)  # what is written already becomes the version's description
         made(MODEL, training_url(runtime, model.run_id))
         return model
 
@@ -220,10 +223,8 @@ def _say(report: GateReport) -> None:
 
 def _review(runtime: Runtime, model: TrainedModel, evaluation: Evaluation, report: GateReport) -> None:
     """Writes the comparison and the model card. A page that cannot be made refuses no model; a retry may help some."""
-    if (review := getattr(runtime, "review", None)) is None:
-        return
     try:
-        review(model, evaluation, report)
+        runtime.review(model, evaluation, report)
     except TransientError:
         raise
     except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import warnings
@@ -44,6 +45,21 @@ def connect(uri: str) -> Any:
         # MLflow's tables use a loader strategy that SQLAlchemy 2.1 deprecates; nobody here can change that.
         warnings.filterwarnings("ignore", message=".*noload.*")
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def one_at_a_time(uri: str) -> Iterator[None]:
+    """Holds a lock beside an SQLite file, so that of two who look for something and make it the second finds it.
+
+    A server's callers are not held back: nothing that all of them share could be locked.
+    """
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///"))
+    with path.with_name(f"{path.name}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # given back when the file is closed, by a killed process as well
+        yield
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 
 from pipelines import artifacts
 from pipelines.backends import mlflow_searches
-from pipelines.backends.mlflow_calls import connect, mlflow_calls
+from pipelines.backends.mlflow_calls import connect, mlflow_calls, one_at_a_time
 from pipelines.backends.mlflow_loads import Cache, stored_artifact
 from pipelines.backends.mlflow_names import (
     DIGEST,
@@ -75,12 +75,16 @@ class MlflowRegistry:
         self._client: Any = None
 
     def start_training(self, spec: UseCase, tags: Mapping[str, str]) -> str:
-        """See `ModelRegistry.start_training`. Of two runs that were opened at once, the older one counts."""
+        """See `ModelRegistry.start_training`. Of two runs that were opened at once, the older one counts.
+
+        On a database of this machine one process at a time looks and opens. On a server two may, for the moment between
+        opening a run and seeing it, each take their own.
+        """
         checked_tags(f"{self._name}: start a training run", tags)
         if (key := tags.get(TRAINING_KEY)) is not None:
             checked_sha256(TRAINING_KEY, key)
         experiment = self._experiment()
-        with mlflow_calls(f"{self._name}: start a training run"):
+        with mlflow_calls(f"{self._name}: start a training run"), one_at_a_time(self._uri):
             if key is None or not (found := self._runs_of(experiment, key)):
                 name = key[:12] if key else None
                 made = self._mlflow().create_run(
