@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -42,6 +43,17 @@ def test_the_newest_holdout_is_newer_than_what_either_learned_and_the_same_bytes
     assert evaluation.champion.rows == evaluation.challenger.rows == holdout.rows
     again = runtime.examine(runtime.candidate(2))[1].holdout
     assert again == holdout
+
+
+def test_how_good_it_was_on_what_it_learned_is_known_when_those_rows_are_gone(champions: Champions) -> None:
+    runtime = champions.runtime()
+    trained, with_rows = runtime.examine(runtime.candidate(1))
+    shutil.rmtree(trained.training_set.folder)
+    _, without = runtime.examine(runtime.candidate(1))
+    assert with_rows.sanity is not None
+    assert without.sanity is not None
+    assert without.sanity.seen_metric == with_rows.sanity.seen_metric is not None
+    assert without.sanity.collapse == with_rows.sanity.collapse
 
 
 def test_the_newest_holdout_is_written_as_a_training_sets_own_is(champions: Champions) -> None:
