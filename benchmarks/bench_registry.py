@@ -27,7 +27,7 @@ from pipelines.records import Check, Promotion, RunInfo
 from pipelines.runtime import Runtime
 from pipelines.settings import Settings
 from pipelines.steps.logs import append
-from pipelines.steps.promotion import PROMOTIONS, epoch_key
+from pipelines.steps.promotions import PROMOTIONS, epoch_key
 from pipelines.training.job import Job
 
 _OURS = """

@@ -416,11 +416,11 @@ class Runtime:
             by_hand=by_hand,
         )
 
-    def reject(self, model: ModelRef, approval: Approval) -> None:
-        """Keeps a person's no; see `steps.promotion.reject`."""
+    def answered(self, run_id: str, approval: Approval, told: str) -> None:
+        """Keeps what a person said; see `steps.promotion.answered`."""
         from pipelines.steps import promotion
 
-        promotion.reject(self.spec, self.store, self.registry, model, approval)
+        promotion.answered(self.spec, self.store, self.registry, run_id, approval, told)
 
     def rollback(self, to: int | None, reason: str, approval: Approval | None = None) -> Promotion:
         """Rolls back; see `steps.promotion.rollback`."""

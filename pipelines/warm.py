@@ -76,7 +76,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "pipelines.training.entry",
     ),
     "train_remotely": (*_ENGINE, "boto3", "pipelines.steps.remote", "pipelines.backends.sagemaker_trainer"),
-    "evaluate": (*_ENGINE, "pipelines.steps.evaluation", "fairlearn.metrics", "pipelines.backends.fairlearn_audit"),
+    "evaluate": (*_ENGINE, "pipelines.steps.evaluation", "pipelines.backends.fairlearn_audit"),
     # It writes the review, too.
     "gate": (*_ENGINE, "pipelines.steps.review", *_REVIEW),
     "approve": _MODEL,

@@ -112,8 +112,7 @@ class Approve(ApprovalOperator):
         def record() -> Approval:
             runtime = open_runtime(self.spec)
             self._link(runtime)
-            tags = {"overnight.approval": told, "overnight.approval_at": approval.at}
-            runtime.registry.annotate(self._run_id, tags)
+            runtime.answered(self._run_id, approval, told)
             return approval
 
         done = timed("approve", record)

@@ -68,7 +68,7 @@ def build(spec: UseCase) -> DAG:
 
     @step(links=(MODEL,))
     def score() -> Scored:
-        from pipelines.steps.promotion import PROMOTIONS
+        from pipelines.steps.promotions import PROMOTIONS
 
         runtime = open_runtime(spec)
         version = param("version")

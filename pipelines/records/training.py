@@ -98,6 +98,11 @@ class TrainingSet(Record):
     searched: SearchResult | None = None
     """What a search on this training set chose for the teacher; None: the spec's own settings."""
 
+    @property
+    def learned(self) -> str:
+        """The newest partition whose labels a training uses: those of validation stop it and calibrate it."""
+        return max(self.train[1], self.validation[1])
+
 
 class Latency(Record):
     """How long a batch takes, from raw columns in memory to scores."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from pipelines import artifacts
 from pipelines.ports import FairnessAuditor, ModelRegistry, SnapshotStore
-from pipelines.records import Approval, Evaluation, ModelRef, Promotion, RunInfo, TrainedModel, TrainingSet
+from pipelines.records import Approval, Evaluation, ModelRef, Promotion, RunInfo, TrainedModel
 from pipelines.spec import UseCase
 from pipelines.steps import holdouts
 from pipelines.steps.aliases import follow
 from pipelines.steps.evaluation import evaluate
-from pipelines.steps.promotion import gate, promote
+from pipelines.steps.promotion import champion, gate, promote
 from pipelines.steps.promotions import promotions
 from pipelines.steps.scoring import heads
-from pipelines.steps.training import read_scorecards
+from pipelines.steps.training import read_scorecards, told
 
 
 def candidate(registry: ModelRegistry, model: ModelRef, work: Path) -> TrainedModel:
@@ -28,14 +26,13 @@ def candidate(registry: ModelRegistry, model: ModelRef, work: Path) -> TrainedMo
         IntegrityError: the artifact is not what was registered.
     """
     folder = registry.fetch(model)
-    (paper,) = artifacts.read(folder, model.digest, "provenance.json")
-    told = json.loads(paper)
-    learned = work / told["use_case"] / "sets" / told["digest"][:16]
+    training_set = told(folder, model.digest)
+    learned = work / training_set.use_case / "sets" / training_set.digest[:16]
     return TrainedModel(
         folder=str(folder),
         digest=model.digest,
         run_id=model.run_id,
-        training_set=TrainingSet.model_validate({**told, "folder": str(learned)}),
+        training_set=training_set.model_copy(update={"folder": str(learned)}),
         scorecards=read_scorecards(folder),
         seconds=0.0,
     )
@@ -55,7 +52,7 @@ def examine(
     store: SnapshotStore,
     registry: ModelRegistry,
     auditor: FairnessAuditor,
-    champion: ModelRef | None,
+    incumbent: ModelRef | None,
     model: ModelRef,
     as_of: str | None,
     work: Path,
@@ -69,11 +66,10 @@ def examine(
         GateRefused: too few partitions are newer than what both learned from.
     """
     trained = candidate(registry, model, work)
-    seen = [trained.training_set, *([candidate(registry, champion, work).training_set] if champion else [])]
-    # The labels of validation stop a training and calibrate it.
-    learned = [max(each.train[1], each.validation[1]) for each in seen]
+    seen = [trained.training_set, *([candidate(registry, incumbent, work).training_set] if incumbent else [])]
+    learned = [each.learned for each in seen]
     holdout = holdouts.newest(spec, store, as_of or newest_partition(spec, store), learned, work)
-    return trained, evaluate(spec, store, registry, auditor, champion, trained, holdout)
+    return trained, evaluate(spec, store, registry, auditor, incumbent, trained, holdout)
 
 
 def promote_by_hand(
@@ -102,8 +98,8 @@ def promote_by_hand(
     if log and log[-1].is_of(model):
         follow(spec, store, registry)
         return log[-1], False
-    champion = registry.get(log[-1].version) if log else None
-    trained, evaluation = examine(spec, store, registry, auditor, champion, model, as_of, work)
+    incumbent = champion(store, registry)
+    trained, evaluation = examine(spec, store, registry, auditor, incumbent, model, as_of, work)
     report = gate(spec, store, registry, trained, evaluation)
     entry = promote(
         spec,

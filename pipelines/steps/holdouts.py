@@ -14,8 +14,7 @@ from pipelines.parquet import sha256
 from pipelines.ports import SnapshotStore
 from pipelines.records import Holdout, TrainingSet
 from pipelines.spec import UseCase
-from pipelines.steps.parts import mature_partitions, write_part
-from pipelines.steps.scoring import heads
+from pipelines.steps.parts import matured, write_part
 
 
 def of_training(training_set: TrainingSet) -> Holdout:
@@ -44,10 +43,7 @@ def newest(spec: UseCase, store: SnapshotStore, as_of: str, learned: Sequence[st
     Raises:
         GateRefused: there are too few such partitions, or no labelled row in them.
     """
-    snapshots = heads(spec, store, list(dict.fromkeys(("rows", spec.label.table, *spec.context))))
-    usable = mature_partitions(
-        spec, list(store.partitions(snapshots["rows"])), list(store.partitions(snapshots[spec.label.table])), as_of
-    )
+    snapshots, usable = matured(spec, store, as_of)
     after = max(learned, default="")
     fresh = [key for key in usable if key > after]
     wanted = spec.training.holdout

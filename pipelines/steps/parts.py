@@ -12,6 +12,7 @@ from pipelines.ports import SnapshotStore
 from pipelines.records import SnapshotRef
 from pipelines.spec import UseCase
 from pipelines.steps.features import build_features, labelled
+from pipelines.steps.scoring import heads
 
 _CHUNK = 64
 _ROW_GROUP = 65_536
@@ -22,6 +23,17 @@ def mature_partitions(spec: UseCase, rows: Sequence[str], labels: Sequence[str],
     wait = max(spec.label.maturity, spec.tables[spec.label.table].lag)
     newest = keys.shift(as_of, -wait, spec.granularity)
     return sorted(key for key in set(rows) & set(labels) if key <= newest)
+
+
+def matured(spec: UseCase, store: SnapshotStore, as_of: str) -> tuple[dict[str, SnapshotRef], list[str]]:
+    """The newest snapshots of every table that a model learns from, and their partitions with matured labels.
+
+    Raises:
+        NotFoundError: a table was never published.
+    """
+    snapshots = heads(spec, store, list(dict.fromkeys(("rows", spec.label.table, *spec.context))))
+    rows, labels = (list(store.partitions(snapshots[table])) for table in ("rows", spec.label.table))
+    return snapshots, mature_partitions(spec, rows, labels, as_of)
 
 
 def write_part(

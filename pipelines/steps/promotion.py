@@ -23,10 +23,8 @@ from pipelines.records import (
     TrainedModel,
 )
 from pipelines.spec import UseCase
-from pipelines.steps.aliases import APPROVAL, GATE, REFUSED, REJECTED, follow, warn_of_moves
-from pipelines.steps.promotions import PROMOTIONS, append_entry, before, epoch_key, promotions, rolled_back
-
-__all__ = ["PROMOTIONS", "champion", "epoch_key", "gate", "promote", "promotions", "register", "reject", "rollback"]
+from pipelines.steps.aliases import APPROVAL, GATE, REFUSED, follow, warn_of_moves
+from pipelines.steps.promotions import append_entry, before, promotions, rolled_back
 
 #: What a verdict and a registration may move: the champion has not changed.
 _CHALLENGER = ("challenger",)
@@ -169,10 +167,18 @@ def promote(
     return _append(spec, store, registry, entry, checks)
 
 
-def reject(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, model: ModelRef, approval: Approval) -> None:
-    """Keeps a person's no with the training's run: the version is no challenger any more."""
-    registry.annotate(model.run_id, {APPROVAL: f"{REJECTED} by {approval.by} at {approval.at}"})
-    follow(spec, store, registry, _CHALLENGER)
+def answered(
+    spec: UseCase, store: SnapshotStore, registry: ModelRegistry, run_id: str, approval: Approval, told: str
+) -> None:
+    """Keeps what a person said with the training's run. After a no, a version of it is no challenger any more.
+
+    Args:
+        run_id: the MLflow run of the training.
+        told: for people; a no begins with `rejected`.
+    """
+    registry.annotate(run_id, {APPROVAL: told, "overnight.approval_at": approval.at})
+    if not approval.approved:
+        follow(spec, store, registry, _CHALLENGER)
 
 
 def rollback(

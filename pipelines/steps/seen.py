@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +53,7 @@ def read_seen(folder: Path, digest: str) -> Seen | None:
     if not (folder / _FILE).is_file():
         return None
     (content,) = artifacts.read(folder, digest, _FILE)
-    return Seen.model_validate(json.loads(content))
+    return Seen.model_validate_json(content)
 
 
 def skill(spec: UseCase, labels: Scores, scores: Scores) -> float | None:

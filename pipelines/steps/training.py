@@ -27,9 +27,8 @@ from pipelines.records import (
 from pipelines.scoring.engine import Engine
 from pipelines.spec import UseCase
 from pipelines.steps.features import context_keys
-from pipelines.steps.parts import mature_partitions, write_part
+from pipelines.steps.parts import matured, write_part
 from pipelines.steps.reads import stretches
-from pipelines.steps.scoring import heads
 from pipelines.steps.search import chosen, searched_tags
 from pipelines.steps.seen import write_seen
 from pipelines.steps.unlabelled import write_unlabelled
@@ -54,14 +53,7 @@ def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Pa
     Raises:
         TrainingError: too few matured partitions or rows.
     """
-    tables = dict.fromkeys(("rows", spec.label.table, *spec.context))
-    snapshots = heads(spec, store, list(tables))
-    usable = mature_partitions(
-        spec,
-        list(store.partitions(snapshots["rows"])),
-        list(store.partitions(snapshots[spec.label.table])),
-        as_of,
-    )
+    snapshots, usable = matured(spec, store, as_of)
     usable = usable[-spec.training.history :] if spec.training.history else usable
     split = _split(spec, usable, as_of)
     folder = work / spec.name / "sets" / f"building-{as_of}"
@@ -257,6 +249,16 @@ def _shown_reads(training_set: TrainingSet) -> str:
         for table, ends in training_set.reads.items()
     }
     return json.dumps(short)
+
+
+def told(folder: Path, digest: str) -> TrainingSet:
+    """The training set that a sealed artifact was made from, without its folder.
+
+    Raises:
+        IntegrityError: what the artifact says of it is not what was sealed.
+    """
+    (paper,) = artifacts.read(folder, digest, "provenance.json")
+    return TrainingSet.model_validate({**json.loads(paper), "folder": ""})
 
 
 def is_sealed(folder: Path) -> bool:

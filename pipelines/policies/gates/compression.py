@@ -19,12 +19,8 @@ def quantization(evaluation: Evaluation, spec: UseCase) -> Gate:
     """At most so much worse than its own fp32, both on the holdout of the challenger's own training."""
     if (why := _as_it_is(evaluation, spec)) is not None:
         return verdict("quantization", True, why)
-    served, full = named(evaluation.others, evaluation.served), named(evaluation.others, "student_fp32")
-    if len(served) != 1:
-        return verdict("quantization", False, f"{len(served) or 'no'} scorecards of what is served, one is needed")
-    gate = against(
-        evaluation.model_copy(update={"challenger": served[0]}), "student_fp32", full, -spec.gates.max_loss_to_fp32
-    )
+    full = named(evaluation.others, "student_fp32")
+    gate = against(evaluation, "student_fp32", full, -spec.gates.max_loss_to_fp32)
     return gate.model_copy(update={"name": "quantization"})
 
 

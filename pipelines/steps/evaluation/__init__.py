@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from pipelines.records import Evaluation, Holdout, ModelRef, TrainedModel
 from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.evaluation import data, fairness, fp32, quality, sanity
 from pipelines.steps.evaluation.meeting import Meeting, Part
+from pipelines.steps.training import told
 
 #: What is measured beside the scorecards, by name: one that fails is an entry of `errors`, and its gates refuse.
 PARTS: dict[str, Part] = {
@@ -46,12 +46,11 @@ def evaluate(
     artifacts.verify(Path(trained.folder), trained.digest)
     rival = registry.fetch(champion) if champion else None
     frame = pl.read_parquet(holdout.path)
-    meeting = Meeting(spec, store, auditor, trained, holdout, frame, rival)
+    meeting = Meeting(spec, store, auditor, trained, holdout, frame, rival, champion.digest if champion else None)
     metric = spec.gates.metric
-    seen = trained.training_set
-    learned = {"challenger": max(seen.train[1], seen.validation[1])}
-    if rival:
-        learned["champion"] = _learned(rival)
+    learned = {"challenger": trained.training_set.learned}
+    if champion and rival:
+        learned["champion"] = told(rival, champion.digest).learned
     measured: dict[str, Any] = {}
     errors: dict[str, str] = {}
     other = meeting.champion_scores
@@ -74,19 +73,7 @@ def evaluate(
         champion=quality.scorecard(meeting, "champion", rival, other) if rival and other is not None else None,
         champion_version=champion.version if champion else None,
         others=trained.scorecards,
-        served=_about(Path(trained.folder))["served"],
+        served=meeting.engine.facts["served"],
         errors=errors,
         **measured,
     )
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((folder / "model.json").read_text("utf-8"))
-    return about
-
-
-def _learned(folder: Path) -> str:
-    """The newest partition whose labels a training used: those of validation stop it and calibrate it."""
-    told = json.loads((folder / "provenance.json").read_text("utf-8"))
-    newest: str = max(told["train"][1], told["validation"][1])
-    return newest

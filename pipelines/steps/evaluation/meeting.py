@@ -33,6 +33,8 @@ class Meeting:
     """The holdout's rows: `partition`, key, features, `label`."""
     champion: Path | None
     """The champion's artifact folder."""
+    champion_digest: str | None = None
+    """What that folder was sealed as, by the registry."""
 
     @cached_property
     def folder(self) -> Path:
@@ -48,7 +50,7 @@ class Meeting:
     @cached_property
     def engine(self) -> Engine:
         """Scores as the challenger."""
-        return Engine(self.folder, tile_rows=self.spec.scoring.tile_rows)
+        return Engine(self.folder, digest=self.trained.digest, tile_rows=self.spec.scoring.tile_rows)
 
     @cached_property
     def scores(self) -> NDArray[np.float32]:
@@ -60,7 +62,8 @@ class Meeting:
         """The champion's, on the same rows in the same order."""
         if self.champion is None:
             return None
-        return Engine(self.champion, tile_rows=self.spec.scoring.tile_rows).score(self.frame)
+        engine = Engine(self.champion, digest=self.champion_digest, tile_rows=self.spec.scoring.tile_rows)
+        return engine.score(self.frame)
 
 
 #: Measures some fields of an `Evaluation`.

@@ -43,7 +43,7 @@ def card(model, value, rows=100, metric="auc", calibration=None):
 def holdout(rows, **changes):
     pinned = SnapshotRef(use_case="parcels", table="rows", store="delta", version="7")
     told = {"partitions": ("2024-05-01", "2024-05-14"), "as_of": "2024-05-15", "snapshots": (pinned,), **changes}
-    return Holdout(path="/work/holdout.parquet", rows=rows, digest="d" * 64, **told)
+    return Holdout(path="holdout.parquet", rows=rows, digest="d" * 64, **told)
 
 
 def interval(value, doubt=0.0, **changes):

@@ -54,7 +54,7 @@ def meets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             digest=sha256(path),
         )
         nobody: Any = None
-        trained: Any = SimpleNamespace(folder=str(folders[challenger]))
+        trained: Any = SimpleNamespace(folder=str(folders[challenger]), digest=None)
         rival: Path | None = folders[champion] if champion else None
         spec = UseCase.model_validate(told)
         return Meeting(spec, nobody, nobody, trained, holdout, pl.read_parquet(path), rival)

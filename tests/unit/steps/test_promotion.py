@@ -154,7 +154,7 @@ def test_manual_promotion_needs_a_persons_yes(registered: Champions, tmp_path_fa
 
 def test_a_version_that_a_person_or_a_gate_refused_is_no_challenger(champions: Champions) -> None:
     runtime = champions.runtime()
-    runtime.reject(runtime.candidate(3), NO)
+    runtime.answered(runtime.candidate(3).run_id, NO, "rejected by ada")
     assert aliases(champions)["challenger"] == 2
     trained, evaluation = runtime.examine(runtime.candidate(2))
     worse = evaluation.challenger.model_copy(update={"metrics": {"auc": 0.1}})
