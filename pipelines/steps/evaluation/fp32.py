@@ -13,19 +13,15 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
-from pipelines.metrics import metrics
-from pipelines.records import ServedAgainstFp32, SliceGain
+from pipelines.records import ServedAgainstFp32
 from pipelines.scoring.engine import Engine
-from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.evaluation.meeting import Meeting
+from pipelines.steps.evaluation.slices import Rivals, declared
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     from numpy.typing import NDArray
-
-    Scores = NDArray[np.floating]
 
 #: The artifact's own fp32 student, as training names it.
 FP32 = "student_fp32.onnx"
@@ -47,6 +43,7 @@ def served_against_fp32(meeting: Meeting) -> Mapping[str, Any]:
     tile, digest = max(REPEATS), meeting.trained.digest
     served = Engine(meeting.folder, digest=digest, tile_rows=tile, threads=1)
     full = Engine(meeting.folder, digest=digest, tile_rows=tile, threads=1, graph=FP32)
+    rivals = Rivals(meeting.spec, meeting.labels, meeting.scores, full.score(meeting.frame))
     taken = {rows: in_turn(served, full, meeting.frame, rows) for rows in REPEATS}
     ours, theirs = ((meeting.folder / name).stat().st_size for name in ("model.onnx", FP32))
     return {
@@ -55,10 +52,7 @@ def served_against_fp32(meeting: Meeting) -> Mapping[str, Any]:
             latency_ratios={rows: tail_ratio(times) for rows, times in taken.items()},
             size_ratio=ours / theirs,
             more_bytes=ours - theirs,
-            slices=slices(
-                meeting,
-                Engine(meeting.folder, digest=digest, graph=FP32, tile_rows=meeting.spec.scoring.tile_rows),
-            ),
+            slices=declared(rivals, meeting.frame),
         )
     }
 
@@ -102,34 +96,3 @@ def tail_ratio(taken: NDArray[np.float64]) -> float:
     import numpy as np
 
     return float(np.median([ratio(block, 0.99) for block in np.array_split(taken, _BLOCKS)]))
-
-
-def slices(meeting: Meeting, full: Engine) -> tuple[SliceGain, ...]:
-    """The gate's metric of both on each value of `features.slices` that has rows enough, where it is defined."""
-    spec, frame = meeting.spec, meeting.frame
-    if not spec.features.slices:
-        return ()
-    theirs, found = full.score(frame), []
-    for feature in spec.features.slices:
-        values = frame.get_column(feature)
-        counts = values.value_counts(name="__rows").filter(pl.col("__rows") >= spec.gates.slice_rows)
-        for value in counts.sort("__rows", feature, descending=True).get_column(feature):
-            mine = values.is_null() if value is None else (values == value).fill_null(False)
-            name = f"{feature} = {'null' if value is None else value}"
-            gain = _gain(spec, name, mine.to_numpy(), meeting, theirs)
-            found += [] if gain is None else [gain]
-    return tuple(found)
-
-
-def _gain(spec: UseCase, name: str, chosen: NDArray[np.bool_], meeting: Meeting, theirs: Scores) -> SliceGain | None:
-    import math
-
-    metric = spec.gates.metric
-    ours, full = (
-        metrics(spec.label.task, meeting.labels[chosen], scores[chosen], len(spec.label.classes) or None)[metric]
-        for scores in (meeting.scores, theirs)
-    )
-    if math.isnan(full):  # one class: there is no AUC to lose
-        return None
-    gain = ours - full if GREATER_IS_BETTER[metric] else full - ours
-    return SliceGain(slice=name, rows=int(chosen.sum()), mine=ours, other=full, gain=gain)
