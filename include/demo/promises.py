@@ -150,9 +150,12 @@ def outcome_stored(plan: Plan, record: Record) -> tuple[bool, str]:  # noqa: ARG
         return False, "no second training was judged against a champion"
     entry = record.promotions[-1]
     consistent = (entry.run.run_id == last.run.run_id) == last.gates.passed
-    return consistent and bool(
-        last.gates.reason
-    ), f"{'promoted' if last.gates.passed else 'refused'}: {last.gates.reason}"
+    # All gates' reasons fill a screen when none refused: then what the challenger gained says enough.
+    told = next((gate.reason for gate in last.gates.gates if gate.name == "champion"), "")
+    shown = (
+        f"promoted by {len(last.gates.gates)} gates: {told}" if last.gates.passed else f"refused: {last.gates.reason}"
+    )
+    return consistent and bool(last.gates.reason), shown
 
 
 def no_second_training(plan: Plan, record: Record) -> tuple[bool, str]:
