@@ -5,7 +5,7 @@ Steps see these Protocols and nothing else; `pipelines/runtime.py` puts the adap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from pipelines.records import (
     Check,
     ColumnDrift,
     Commit,
+    Delivered,
     Evaluation,
     Fairness,
     Finding,
@@ -23,14 +24,18 @@ from pipelines.records import (
     JobStatus,
     LogTail,
     ModelRef,
+    Piece,
     Pin,
+    Prediction,
     Publication,
     PublishedPartition,
     Quarantined,
     Reference,
     Registered,
     RunInfo,
+    ScorePlan,
     SearchResult,
+    Shard,
     SnapshotRef,
     SourceFile,
     StagedPartition,
@@ -95,10 +100,13 @@ class DataSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """A partition that is to be staged."""
+    """A partition that is to be staged: a frame, or what writes a file without ever having all rows in memory."""
 
     partition: str
-    frame: pl.DataFrame
+    frame: pl.DataFrame | None = None
+    write: Callable[[Path], int] | None = None
+    """In the place of `frame`: writes the partition's Parquet file, and gives its rows. A store calls it once, before
+    it asks for the next draft."""
     sources: tuple[SourceFile, ...] = ()
     problems: tuple[Check, ...] = ()
 
@@ -222,6 +230,15 @@ class SnapshotStore(Protocol):
 
     def history(self, table: str) -> list[Commit]:
         """Every commit, newest first."""
+        ...
+
+    def notes(self, snapshot: SnapshotRef, partitions: Sequence[str], name: str) -> dict[str, str]:
+        """What the writers of partition files noted in them under a name; no entry where nothing was noted.
+
+        Raises:
+            NotFoundError: no such snapshot, or one of the partitions is not in it.
+            RemovedError: bytes that it needs were erased or collected.
+        """
         ...
 
     # -- keeping and removing ----------------------------------------------------------------------------------------
@@ -668,6 +685,61 @@ class ModelReviewer(Protocol):
 
         Raises:
             IntegrityError: the holdout is not the one that was measured, or an artifact is no model.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardJob:
+    """What scores one shard, wherever that is."""
+
+    spec: UseCase
+    plan: ScorePlan
+    shard: Shard
+    settings: Mapping[str, str]
+    """Where things are, for the process that does it; no secrets, which it has in its own environment."""
+
+
+class ShardPool(Protocol):
+    """Scores shards on other machines."""
+
+    def run(self, jobs: Sequence[ShardJob], artifact: Path, out: Path) -> list[Piece]:
+        """The pieces of all jobs, in order; whatever happened to workers and machines, they are those of one machine.
+
+        Args:
+            artifact: the verified folder of the plan's model; it is brought to each machine once.
+            out: where the pieces' files are put.
+
+        Raises:
+            UnavailableError: the cluster does not answer, or a shard was lost too often.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Consignment:
+    """One partition of published predictions on its way to whoever uses them."""
+
+    prediction: Prediction
+    key: str
+    """Idempotency key: the same key is the same rows."""
+    rows: Callable[[], Iterator[pl.DataFrame]]
+    """The rows in order, a bounded frame at a time; may be called again."""
+    schema: pl.Schema
+    run: RunInfo
+
+
+class Sink(Protocol):
+    """Somebody who gets published predictions."""
+
+    def deliver(self, consignment: Consignment) -> Delivered:
+        """Hands a partition over, once: the same key again changes nothing and says so.
+
+        A process may die at any point: whoever reads there sees the former rows of the partition or all of these.
+
+        Raises:
+            UnavailableError: the other side does not answer as it should; the same call again finds out what happened.
+            ServiceRefused: a person must change something there.
         """
         ...
 

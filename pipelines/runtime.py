@@ -44,6 +44,7 @@ from pipelines.records import (
     Landing,
     ModelRef,
     Observations,
+    Piece,
     Pin,
     Prediction,
     Promotion,
@@ -53,6 +54,8 @@ from pipelines.records import (
     RetrainDecision,
     RunInfo,
     Scored,
+    ScorePlan,
+    Shard,
     SnapshotDiff,
     SnapshotRef,
     Trace,
@@ -110,7 +113,8 @@ class Runtime:
         spec = load_spec(chosen.spec_path(use_case))
         # In a container every command may have the same process id; a run is one command.
         name = f"cli-{os.getpid()}-{secrets.token_hex(3)}"
-        who = run or RunInfo(run_id=name, code_version=code_version(chosen))
+        now = datetime.now(UTC).replace(microsecond=0)
+        who = run or RunInfo(run_id=name, code_version=code_version(chosen), at=now)
         return cls(spec, chosen, who)
 
     # -- adapters ------------------------------------------------------------------------------------------------
@@ -273,13 +277,40 @@ class Runtime:
         """
         return self.registry.get(version, staged="staging" in self.spec.stages)
 
-    def score(self, partitions: Sequence[str], version: int | None = None) -> Scored:
-        """Scores and stages; see `steps.scoring.score`."""
+    def plan_scores(self, partitions: Sequence[str], version: int | None = None) -> ScorePlan:
+        """Resolves what is to be scored with the champion, or with a named version; see `steps.scoring.plan`."""
         from pipelines.steps import scoring
 
-        model = self.model(version)
         anew = version is not None
-        return scoring.score(self.spec, self.store, self.registry, model, partitions, self.run, anew=anew)
+        return scoring.plan(self.spec, self.store, self.model(version), partitions, self.run, anew=anew)
+
+    def score_plan(self, plan: ScorePlan) -> Scored:
+        """Scores a plan and stages the scores; see `steps.scoring.score`."""
+        from pipelines.steps import scoring
+
+        return scoring.score(self.spec, self.store, self.registry, plan, self.run)
+
+    def score_shard(self, plan: ScorePlan, shard: Shard) -> Piece:
+        """Scores one shard of a plan; see `steps.scoring.score_shard`."""
+        from pipelines.steps import scoring
+
+        artifact = self.registry.fetch(plan.model)
+        return scoring.score_shard(self.spec, self.store, artifact, plan, shard, self.pieces(plan))
+
+    def stage_pieces(self, plan: ScorePlan, pieces: Sequence[Piece]) -> Scored:
+        """Merges and stages the scores of all shards; see `steps.scoring.stage_pieces`."""
+        from pipelines.steps import scoring
+
+        artifact = self.registry.fetch(plan.model)
+        return scoring.stage_pieces(self.spec, self.store, artifact, plan, pieces, self.run)
+
+    def pieces(self, plan: ScorePlan) -> Path:
+        """The folder of a plan's pieces: the same plan has the same one, and no other has it."""
+        return self.settings.work / self.spec.name / "scores" / plan.key
+
+    def score(self, partitions: Sequence[str], version: int | None = None) -> Scored:
+        """Plans, scores and stages."""
+        return self.score_plan(self.plan_scores(partitions, version))
 
     def audit_scores(self, scored: Scored) -> AuditedScores:
         """Audits staged scores; see `steps.score_audit.audit_scores`."""
@@ -288,10 +319,10 @@ class Runtime:
         return score_audit.audit_scores(self.spec, self.store, scored)
 
     def publish_scores(self, audited: AuditedScores) -> tuple[Prediction, ...]:
-        """Publishes audited scores; see `steps.scoring.publish_scores`."""
-        from pipelines.steps import scoring
+        """Publishes audited scores; see `steps.predictions.publish_scores`."""
+        from pipelines.steps import predictions
 
-        return scoring.publish_scores(self.store, audited, self.run)
+        return predictions.publish_scores(self.store, audited, self.run)
 
     # -- train ---------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,15 @@ _MODEL = (
     "pipelines.steps.promotion",
     "pipelines.backends.mlflow_registry",
 )
-_ENGINE = (*_MODEL, "numpy", "onnxruntime", "onnx", "google.protobuf.message", "pipelines.steps.scoring")
+_ENGINE = (
+    *_MODEL,
+    "numpy",
+    "onnxruntime",
+    "onnx",
+    "google.protobuf.message",
+    "pyarrow.parquet",
+    "pipelines.steps.scoring",
+)
 _MONITOR = (*_ENGINE, "pipelines.steps.monitoring", "pipelines.backends.psi")
 _ONNX = ("pandas", "onnx", "mlflow.models", "mlflow.onnx", "mlflow.types")
 _REVIEW = (
@@ -54,7 +62,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "publish": (*_INGEST, "pipelines.backends.gx"),
     "announce": (),
     "score": _ENGINE,
-    "audit": (*_STORE, "pipelines.steps.scoring"),
+    "audit": (*_STORE, "pyarrow.parquet", "pipelines.steps.scoring"),
     "observe": _MONITOR,
     "report": (*_MONITOR, "evidently", "evidently.presets", "pipelines.backends.evidently_report"),
     "decide": _MONITOR,

@@ -86,5 +86,6 @@ def open_runtime(spec: UseCase) -> Runtime:
         dag_id=run.dag_id,
         code_version=settings.code_version or "unknown",
         backfill=run.run_type == "backfill",
+        at=run.run_after,
     )
     return Runtime(spec, settings, info)  # the spec that was parsed: reading it again costs as much as the parse

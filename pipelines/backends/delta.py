@@ -34,6 +34,7 @@ from pipelines.backends.delta_staging import DeltaStaging
 from pipelines.columns import admitted
 from pipelines.errors import AuditError, ConflictError, NotFoundError, explain
 from pipelines.failpoints import failpoint
+from pipelines.parquet import noted
 from pipelines.ports import Draft
 from pipelines.records import (
     Audit,
@@ -203,19 +204,12 @@ class DeltaStore:
         self, snapshot: SnapshotRef, partitions: Sequence[str] | None = None, columns: Sequence[str] | None = None
     ) -> pl.LazyFrame:
         delta = self._log.at(snapshot)
-        held = live(delta, only=partitions)
-        wanted = list(held) if partitions is None else sorted(set(partitions))
-        if missing := [key for key in wanted if key not in held]:
-            raise NotFoundError(
-                explain(snapshot.id, f"no partition {', '.join(missing[:5])}", remedy="ingest it first")
-            )
+        files = self._uris(snapshot, delta, partitions)
         chosen = pl.exclude("partition") if columns is None else pl.col(*columns)
-        if not wanted:
+        if not files:
             return pl.DataFrame(schema=pl.Schema(delta.schema())).lazy().select("partition", chosen)
-        self._keeper.refuse_removed(snapshot.id, snapshot.table, [held[key] for key in wanted])
-        files = [self._files.uri(f"{snapshot.table}/{held[key].path}") for key in wanted]
         rows = pl.scan_parquet(
-            files,
+            list(files.values()),
             schema=pl.Schema(delta.schema()),
             missing_columns="insert",  # partitions from before the table became wider
             hive_partitioning=True,
@@ -223,6 +217,20 @@ class DeltaStore:
             storage_options=self._files.polars_options,
         )
         return rows.select("partition", chosen)
+
+    def _uris(self, snapshot: SnapshotRef, delta: DeltaTable, partitions: Sequence[str] | None) -> dict[str, str]:
+        """Where the files of partitions are read."""
+        held = live(delta, only=partitions)
+        wanted = list(held) if partitions is None else sorted(set(partitions))
+        if missing := [key for key in wanted if key not in held]:
+            raise NotFoundError(
+                explain(snapshot.id, f"no partition {', '.join(missing[:5])}", remedy="ingest it first")
+            )
+        self._keeper.refuse_removed(snapshot.id, snapshot.table, [held[key] for key in wanted])
+        return {key: self._files.uri(f"{snapshot.table}/{held[key].path}") for key in wanted}
+
+    def notes(self, snapshot: SnapshotRef, partitions: Sequence[str], name: str) -> dict[str, str]:  # noqa: D102
+        return noted(self._uris(snapshot, self._log.at(snapshot), partitions), name, self._files.polars_options)
 
     def history(self, table: str) -> list[Commit]:  # noqa: D102
         return self._log.history(table)

@@ -11,7 +11,7 @@ from pipelines.backends.delta_files import FileStore, Seen, gone, is_full, other
 from pipelines.backends.delta_log import Live
 from pipelines.backends.delta_names import checked_key, checked_table, data_path, staged_path
 from pipelines.failpoints import failpoint
-from pipelines.parquet import write
+from pipelines.parquet import write_draft
 from pipelines.ports import Draft
 from pipelines.records import StagedPartition
 
@@ -29,7 +29,7 @@ class DeltaStaging:
         where = f"{self._use_case}/{table}/{checked_key(draft.partition, 'partition')}"
         with self._files.scratch() as scratch:
             try:
-                digest = write(draft.frame, scratch)
+                digest, rows = write_draft(draft, scratch)
                 size = scratch.stat().st_size
             except (OSError, pl.exceptions.PolarsError) as error:
                 if isinstance(error, OSError) or is_full(error):
@@ -44,7 +44,7 @@ class DeltaStaging:
             table=table,
             partition=draft.partition,
             digest=digest,
-            rows=draft.frame.height,
+            rows=rows,
             bytes=size,
             area=self._files.uri(path).rpartition("/")[0],
             base=current[draft.partition].digest if draft.partition in current else None,

@@ -43,6 +43,7 @@ from pipelines.errors import (
     SpecError,
     explain,
 )
+from pipelines.parquet import noted
 from pipelines.ports import Draft
 from pipelines.records import (
     Commit,
@@ -170,15 +171,8 @@ class LakeFSStore:
     def scan(  # noqa: D102
         self, snapshot: SnapshotRef, partitions: Sequence[str] | None = None, columns: Sequence[str] | None = None
     ) -> pl.LazyFrame:
-        held = self._held(snapshot)
-        found: Mapping[str, Stored | None] = held.all() if partitions is None else held.many(sorted(set(partitions)))
-        if missing := [key for key, stored in found.items() if stored is None]:
-            raise NotFoundError(
-                explain(snapshot.id, f"no partition {', '.join(missing[:5])}", remedy="ingest it first")
-            )
-        if found:
-            readable = self._readable(snapshot, {key: stored for key, stored in found.items() if stored is not None})
-            files = [self._uri(stored.ref, stored.path) for stored in readable.values()]
+        files = list(self._uris(snapshot, partitions).values())
+        if files:
             frame = pl.scan_parquet(
                 files,
                 schema=self._columns(snapshot),
@@ -191,6 +185,22 @@ class LakeFSStore:
             empty = pl.DataFrame(schema=self._columns(snapshot))
             frame = empty.with_columns(partition=pl.lit(None, pl.String)).lazy()
         return frame.select("partition", *(columns if columns is not None else [pl.exclude("partition")]))
+
+    def _uris(self, snapshot: SnapshotRef, partitions: Sequence[str] | None) -> dict[str, str]:
+        """Where the files of partitions are read."""
+        held = self._held(snapshot)
+        found: Mapping[str, Stored | None] = held.all() if partitions is None else held.many(sorted(set(partitions)))
+        if missing := [key for key, stored in found.items() if stored is None]:
+            raise NotFoundError(
+                explain(snapshot.id, f"no partition {', '.join(missing[:5])}", remedy="ingest it first")
+            )
+        if not found:
+            return {}
+        readable = self._readable(snapshot, {key: stored for key, stored in found.items() if stored is not None})
+        return {key: self._uri(stored.ref, stored.path) for key, stored in readable.items()}
+
+    def notes(self, snapshot: SnapshotRef, partitions: Sequence[str], name: str) -> dict[str, str]:  # noqa: D102
+        return noted(self._uris(snapshot, partitions), name, self._s3)
 
     def _columns(self, snapshot: SnapshotRef) -> pl.Schema:
         """A table's columns at a snapshot. They are asked for once: commits do not change."""

@@ -8,7 +8,7 @@ import io
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pipelines.backends.lakefs_records import Records
 from pipelines.errors import IntegrityError, NotFoundError, explain
 from pipelines.failpoints import failpoint
 from pipelines.parquet import digest as digest_of_file
-from pipelines.parquet import digester, write
+from pipelines.parquet import digester, write_draft
 from pipelines.ports import Draft
 from pipelines.records import RunInfo, StagedPartition
 
@@ -45,6 +45,17 @@ class Prepared:
     """The run's branch, or one that has only some of its partitions."""
     whole: bool
     """Whether nothing is left on the run's branch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Written:
+    """A draft's file."""
+
+    path: Path
+    digest: str
+    rows: int
+    columns: pl.DataFrame
+    """No rows."""
 
 
 class Staging:
@@ -71,16 +82,14 @@ class Staging:
         try:
             for draft in drafts:
                 path = part_path(table, draft.partition)
-                if not staged:
-                    repository.create_branch(branch, main)
-                    self._state_columns(branch, main, table, draft.frame)
-                current = held.get(draft.partition)
-                # Bytes that were removed may be published again, under another address.
-                staged.append(
-                    self._stage(
-                        branch, table, path, draft, current, anew=current is not None and current.address in gone
-                    )
-                )
+                with self._written(draft) as written:
+                    if not staged:
+                        repository.create_branch(branch, main)
+                        self._state_columns(branch, main, table, written.columns)
+                    current = held.get(draft.partition)
+                    # Bytes that were removed may be published again, under another address.
+                    anew = current is not None and current.address in gone
+                    staged.append(self._stage(branch, table, path, draft, written, current, anew=anew))
         except Exception:
             if staged:
                 with contextlib.suppress(Exception):
@@ -94,31 +103,45 @@ class Staging:
             )
         return tuple(staged)
 
-    def _stage(
-        self, branch: str, table: str, path: str, draft: Draft, current: Stored | None, *, anew: bool
-    ) -> StagedPartition:
+    @contextlib.contextmanager
+    def _written(self, draft: Draft) -> Iterator[_Written]:
+        """A draft as a file on this machine; what is left of it goes."""
         temporary = self._temporary()
         try:
-            digest = write(draft.frame, temporary)
-            failpoint("stage.scratched")
-            size = temporary.stat().st_size
-            base = digest_of(current) if current is not None else None
-            if digest != base or anew:
-                # The branch's name makes every upload another object to lakeFS: two runs that publish the same bytes
-                # conflict like any others, and the second finds them published.
-                about = {"blake3": digest, "rows": str(draft.frame.height), "run": branch}
-                about["columns"] = hashlib.sha256(_columns(draft.frame)).hexdigest()
-                self._repository.upload(branch, path, temporary, about)
-            temporary.replace(self._cached(digest))
+            digest, rows = write_draft(draft, temporary)
+            columns = pl.DataFrame(schema=pl.read_parquet_schema(temporary))
+            yield _Written(path=temporary, digest=digest, rows=rows, columns=columns)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _stage(
+        self,
+        branch: str,
+        table: str,
+        path: str,
+        draft: Draft,
+        written: _Written,
+        current: Stored | None,
+        *,
+        anew: bool,
+    ) -> StagedPartition:
+        failpoint("stage.scratched")
+        digest, size = written.digest, written.path.stat().st_size
+        base = digest_of(current) if current is not None else None
+        if digest != base or anew:
+            # The branch's name makes every upload another object to lakeFS: two runs that publish the same bytes
+            # conflict like any others, and the second finds them published.
+            about = {"blake3": digest, "rows": str(written.rows), "run": branch}
+            about["columns"] = hashlib.sha256(_columns(written.columns)).hexdigest()
+            self._repository.upload(branch, path, written.path, about)
+        written.path.replace(self._cached(digest))
         failpoint("stage.written")
         return StagedPartition(
             use_case=self._use_case,
             table=table,
             partition=draft.partition,
             digest=digest,
-            rows=draft.frame.height,
+            rows=written.rows,
             bytes=size,
             area=branch,
             base=None if anew else base,

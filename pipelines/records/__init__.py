@@ -3,7 +3,9 @@
 from pipelines.records.base import Record, RunInfo
 from pipelines.records.monitoring import (
     CategoricalReference,
+    ColumnCounts,
     ColumnDrift,
+    Counts,
     NumericReference,
     Observation,
     Observations,
@@ -29,7 +31,7 @@ from pipelines.records.promotion import (
     ServedAgainstFp32,
     SliceGain,
 )
-from pipelines.records.scoring import AuditedScores, Prediction, Scored
+from pipelines.records.scoring import AuditedScores, Delivered, Piece, Prediction, Scored, ScorePlan, Shard
 from pipelines.records.snapshots import (
     Audit,
     Check,
@@ -82,11 +84,14 @@ __all__ = [
     "Check",
     "CollectedTable",
     "Collection",
+    "ColumnCounts",
     "ColumnDrift",
     "Commit",
     "CommitNote",
     "Comparison",
+    "Counts",
     "DataAudit",
+    "Delivered",
     "ErasedModel",
     "ErasedTable",
     "Erasure",
@@ -113,6 +118,7 @@ __all__ = [
     "Observations",
     "OpenTraining",
     "Parameters",
+    "Piece",
     "Pin",
     "Prediction",
     "Promotion",
@@ -127,11 +133,13 @@ __all__ = [
     "RetrainDecision",
     "RunInfo",
     "SanityChecks",
+    "ScorePlan",
     "Scorecard",
     "Scored",
     "SearchResult",
     "Seen",
     "ServedAgainstFp32",
+    "Shard",
     "Slice",
     "SliceGain",
     "SnapshotDiff",

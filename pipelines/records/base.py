@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -20,3 +22,6 @@ class RunInfo(Record):
     code_version: str = "unknown"
     """Git commit, with `+dirty` when the tree differed."""
     backfill: bool = False
+    """Whether it makes up for nights that have passed: it raises no alert and starts no training."""
+    at: datetime | None = None
+    """When the run was due (UTC); a retry has the same. Scores are said to be of then."""

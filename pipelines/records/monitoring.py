@@ -35,6 +35,30 @@ class Reference(Record):
     score_rows: int
 
 
+class ColumnCounts(Record):
+    """Rows of one column by the bins of a reference."""
+
+    bins: tuple[int, ...]
+    """In the order of the reference's bins, or of its categories."""
+    nulls: int = 0
+    unseen: int = 0
+    """Values that the reference does not hold (categorical columns)."""
+
+
+class Counts(Record):
+    """What was counted of a partition while it was scored. Counts of partitions add up, column by column."""
+
+    rows: int
+    reference: str
+    """SHA-256 of the reference.json whose bins these are: counts of different references do not add up."""
+    columns: dict[str, ColumnCounts]
+    """By feature."""
+    score: ColumnCounts | None = None
+    """Of the score, or of the highest score of a multiclass row."""
+    decisions: dict[str, int] = {}
+    """Rows by what was decided of them."""
+
+
 class ColumnDrift(Record):
     """One column of one partition against the champion's reference."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
 _CARD, _GRAPH = "model.json", "model.onnx"
 #: Of binary artifacts that were sealed before they kept a threshold.
 _EVEN = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A scored frame."""
+
+    scores: Scores
+    """[n], or [n, classes]."""
+    unknown: Mapping[str, int]
+    """Rows whose value the model takes for unknown, neither missing nor in its vocabulary, by categorical feature."""
 
 
 class Engine:
@@ -91,13 +102,10 @@ class Engine:
             SchemaMismatch: a feature is not there, or is text where a number belongs, or the other way round.
             UnavailableError: there is no memory for half a tile.
         """
-        if 0 < features.height <= self._tile:  # no thread is worth starting
-            self._check(features)
-            return self._scored(features)
-        (scores,) = self.score_batches([features])
-        return scores
+        (batch,) = self.score_batches([features])
+        return batch.scores
 
-    def score_batches(self, frames: Iterable[pl.DataFrame]) -> Iterator[Scores]:
+    def score_batches(self, frames: Iterable[pl.DataFrame]) -> Iterator[Batch]:
         """Scores of each frame, in order; the next frame is read while the last one is scored.
 
         No more than two frames are held at once: feed it frames of bounded size, and memory is bounded.
@@ -108,10 +116,13 @@ class Engine:
         """
         # Made here and gone with the call: an engine that is handed to a forked process has no threads to lose.
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="score")
-        waiting: deque[list[Future[Scores]]] = deque()
+        waiting: deque[list[Future[Batch]]] = deque()
         try:
             for frame in frames:
                 self._check(frame)
+                if 0 < frame.height <= self._tile and not waiting:  # no thread is worth starting
+                    yield self._scored(frame)
+                    continue
                 waiting.append([pool.submit(self._scored, tile) for tile in frame.iter_slices(self._tile)])
                 if len(waiting) > 1:
                     yield self._joined(waiting.popleft())
@@ -135,35 +146,47 @@ class Engine:
         decided: NDArray[np.bool_] = scores.astype("float64") >= self.threshold
         return decided
 
-    def unseen(self, features: pl.DataFrame) -> dict[str, float]:
-        """Share of values that the model takes for unknown, neither missing nor in its vocabulary, by feature."""
-        shares = {}
-        for name in self.categorical:
-            strange = pl.col(name).is_not_null() & (self._encoders[name].expression() == self._encoders[name].unknown)
-            shares[name] = float(features.select(strange.mean()).item() or 0.0)
-        return shares
-
-    def _joined(self, tiles: list[Future[Scores]]) -> Scores:
+    def _joined(self, tiles: list[Future[Batch]]) -> Batch:
         import numpy as np
 
         if not tiles:
             classes = len(self.facts.get("classes") or ())
-            return np.empty((0, classes) if classes else (0,), dtype=np.float32)
-        scores = [tile.result() for tile in tiles]
-        return scores[0] if len(scores) == 1 else np.concatenate(scores)
+            empty = np.empty((0, classes) if classes else (0,), dtype=np.float32)
+            return Batch(empty, dict.fromkeys(self.categorical, 0))
+        parts = [tile.result() for tile in tiles]
+        if len(parts) == 1:
+            return parts[0]
+        unknown = {name: sum(part.unknown[name] for part in parts) for name in self.categorical}
+        return Batch(np.concatenate([part.scores for part in parts]), unknown)
 
-    def _scored(self, tile: pl.DataFrame) -> Scores:
+    def _scored(self, tile: pl.DataFrame) -> Batch:
+        columns = self._columns(tile)
+        return Batch(self._run(columns, tile.height), self._unknown(tile, columns))
+
+    def _unknown(self, tile: pl.DataFrame, columns: Mapping[str, NDArray[np.generic]]) -> dict[str, int]:
+        import numpy as np
+
+        if self.enters_behind_encoders:
+            tensors: dict[str, str] = self.facts["codes"]["tensors"]
+            return {
+                name: int(np.count_nonzero(columns[tensors[name]] == self._encoders[name].unknown))
+                for name in self.categorical
+            }
+        strange = [
+            (self._encoders[name].expression() == self._encoders[name].unknown).sum() for name in self.categorical
+        ]
+        return dict(zip(self.categorical, tile.select(strange).row(0), strict=True)) if strange else {}
+
+    def _run(self, columns: dict[str, NDArray[np.generic]], rows: int) -> Scores:
         """Out of memory, a tile is scored in two halves; there is no second try."""
         import numpy as np
 
-        columns = self._columns(tile)
         try:
             return self._session.run(columns)
         except MemoryError:
-            half = -(-tile.height // 2)
+            half = -(-rows // 2)
         parts = [
-            {name: values[start : start + half] for name, values in columns.items()}
-            for start in range(0, tile.height, half)
+            {name: values[start : start + half] for name, values in columns.items()} for start in range(0, rows, half)
         ]
         try:
             self._session = self._session.lean()
@@ -172,7 +195,7 @@ class Engine:
             raise UnavailableError(
                 explain(
                     "scoring",
-                    f"out of memory at {half} rows, half of a tile of {tile.height}: {error}",
+                    f"out of memory at {half} rows, half of a tile of {rows}: {error}",
                     remedy=f"lower scoring.tile_rows ({self._tile}), or give the task more memory",
                 )
             ) from None

@@ -12,6 +12,7 @@ from pipelines.spec.data import (
     Positive,
     Table,
 )
+from pipelines.spec.delivery import Delivery, FileDelivery, PostgresDelivery, WebhookDelivery
 from pipelines.spec.gates import CLASS_ROWS, CompressionGate, FairnessGate, Gates, Golden, Sanity
 from pipelines.spec.nights import Drift, Retraining, Scoring
 from pipelines.spec.reading import load_spec
@@ -25,10 +26,12 @@ __all__ = [
     "Column",
     "ColumnType",
     "CompressionGate",
+    "Delivery",
     "Drift",
     "Expectation",
     "FairnessGate",
     "Features",
+    "FileDelivery",
     "FloatRange",
     "Gates",
     "Golden",
@@ -37,6 +40,7 @@ __all__ = [
     "ModelCard",
     "Name",
     "Positive",
+    "PostgresDelivery",
     "Retraining",
     "SageMakerJob",
     "Sanity",
@@ -49,5 +53,6 @@ __all__ = [
     "Teacher",
     "Training",
     "UseCase",
+    "WebhookDelivery",
     "load_spec",
 ]

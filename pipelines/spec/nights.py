@@ -12,7 +12,20 @@ from pipelines.spec.base import SpecModel
 class Scoring(SpecModel):
     """How the champion scores, and what its scores must look like before anybody sees them."""
 
+    engine: Literal["local", "ray"] = "local"
+    """Where shards are scored: by the task itself, or as tasks of a Ray cluster (OVERNIGHT_RAY_ADDRESS)."""
     tile_rows: Annotated[int, Field(ge=64, le=2**20)] = 8192
+    """Rows that one thread encodes and scores at once; changes no score."""
+    shard_rows: Annotated[int, Field(ge=1)] = 2_000_000
+    """A run of more rows is split into tasks of about so many; changes no score."""
+    parallel: Annotated[int, Field(ge=1, le=256)] = 4
+    """Most shards of one run that are scored at the same time."""
+    interval: Annotated[float, Field(ge=0.5, lt=1)] | None = None
+    """Regression: publish `low` and `high`, between which the label lies with this probability."""
+    reasons: Annotated[int, Field(ge=0, le=10)] = 0
+    """Publish so many features a row that moved its score most, and by how much."""
+    deadline_minutes: Annotated[int, Field(ge=1)] | None = None
+    """Minutes after the tick of `schedule` by which a night's scores must be published; past it, it is told."""
     max_unseen_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Highest share of unseen values in any categorical feature."""
     min_distinct: Annotated[int, Field(ge=1)] = 2

@@ -12,6 +12,7 @@ from pipelines.errors import SpecError
 from pipelines.partitions import Granularity
 from pipelines.spec.base import Name, SpecModel
 from pipelines.spec.data import Features, Label, Table
+from pipelines.spec.delivery import Delivery
 from pipelines.spec.gates import Gates
 from pipelines.spec.nights import Drift, Retraining, Scoring
 from pipelines.spec.training import Training
@@ -54,6 +55,8 @@ class UseCase(SpecModel):
     """With staging, a version is registered as `<name>_staging` and copied to `<name>` when it is promoted."""
     card: ModelCard = ModelCard()
     scoring: Scoring = Scoring()
+    delivery: tuple[Delivery, ...] = ()
+    """Who gets the predictions once they are published."""
     drift: Drift = Drift()
     retraining: Retraining = Retraining()
     snapshot: Literal["delta", "lakefs"] = "delta"
@@ -120,7 +123,18 @@ class UseCase(SpecModel):
         if stray := set(self.drift.ignore) - set(self.features.columns):
             raise ValueError(f"drift.ignore: not features: {', '.join(sorted(stray))}")
         self._check_training()
+        self._check_scoring()
         return self
+
+    def _check_scoring(self) -> None:
+        """What scoring and delivery ask for goes with the label."""
+        if self.scoring.interval is not None and self.label.task != "regression":
+            raise ValueError(
+                f"scoring.interval is for regression, the task is {self.label.task}: its score is a probability itself"
+            )
+        names = [one.name for one in self.delivery]
+        if len(set(names)) < len(names):
+            raise ValueError("delivery: a name is given twice")
 
     def _check_gates(self) -> None:
         """Golden rows and sensitive columns are there."""

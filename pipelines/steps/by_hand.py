@@ -10,9 +10,9 @@ from pipelines.spec import UseCase
 from pipelines.steps import holdouts
 from pipelines.steps.aliases import follow
 from pipelines.steps.evaluation import evaluate
+from pipelines.steps.inputs import heads
 from pipelines.steps.promotion import champion, gate, promote
 from pipelines.steps.promotions import promotions
-from pipelines.steps.scoring import heads
 from pipelines.steps.training import read_scorecards, told
 
 

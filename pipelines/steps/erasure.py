@@ -38,8 +38,8 @@ from pipelines.steps.erasing.files import Places
 from pipelines.steps.erasing.rewrite import rewrite
 from pipelines.steps.erasing.subject import Subject, parse_subject
 from pipelines.steps.erasing.traces import MARK, Traces
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.provenance import Books, Part
-from pipelines.steps.scoring import PREDICTIONS
 
 __all__ = ["Places", "erase", "parse_subject"]
 

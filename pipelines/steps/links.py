@@ -17,9 +17,9 @@ from pipelines.records import (
     TrainingRun,
 )
 from pipelines.steps.monitoring import DECISIONS, decision_key
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import PROMOTIONS, epoch_key
 from pipelines.steps.provenance import Books, Part, Scoring, snapshots_of
-from pipelines.steps.scoring import PREDICTIONS
 
 #: Tags of a training that are facts of their own; the others become links.
 _FACTS = ("as_of", "training_set", "train", "validation", "holdout", "spec", "seed", "code_version", "erased")

@@ -33,8 +33,9 @@ from pipelines.records import (
 )
 from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.features import build_features, labelled
+from pipelines.steps.inputs import heads
 from pipelines.steps.logs import append
-from pipelines.steps.scoring import PREDICTIONS, heads, score_columns
+from pipelines.steps.predictions import PREDICTIONS, score_columns
 from pipelines.steps.training import SAMPLE, sample, served_scorecard
 
 DECISIONS = "decisions"

@@ -12,7 +12,7 @@ from pipelines.ports import SnapshotStore
 from pipelines.records import SnapshotRef
 from pipelines.spec import UseCase
 from pipelines.steps.features import build_features, labelled
-from pipelines.steps.scoring import heads
+from pipelines.steps.inputs import heads
 
 _CHUNK = 64
 _ROW_GROUP = 65_536

@@ -25,9 +25,9 @@ from pipelines.records import (
 )
 from pipelines.spec import UseCase
 from pipelines.steps.monitoring import DECISIONS, decisions
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import PROMOTIONS, promotions
 from pipelines.steps.reads import within
-from pipelines.steps.scoring import PREDICTIONS
 
 #: Tables whose entries are there for good: what was decided cannot become undecided.
 LOGS = (PROMOTIONS, DECISIONS)

@@ -62,6 +62,7 @@ def prediction_notes(store: SnapshotStore, scored: Scored, staged: Sequence[Stag
             "model": scored.model.version,
             "inputs": scored.fingerprints[partition],
             "read": {table: list(ends) for table, ends in stretches[partition].items()},
+            **({"home": scored.homes[partition]} if partition in scored.homes else {}),
         }
         for partition in names
     }
@@ -71,6 +72,7 @@ def prediction_notes(store: SnapshotStore, scored: Scored, staged: Sequence[Stag
         "training": scored.model.run_id,
         "spec": scored.spec,
         **({"threshold": scored.threshold} if scored.threshold is not None else {}),
+        **({"scored_at": scored.run.at.isoformat()} if scored.run.at is not None else {}),
         "snapshots": [ref.id for ref in scored.inputs],
         "read": read,
         "predictions": made,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from pipelines.errors import IntegrityError, NotFoundError, RemovedError, explain
-from pipelines.parquet import write
+from pipelines.parquet import digest as digest_of_file
 from pipelines.ports import ModelRegistry, SnapshotStore
-from pipelines.records import Replay, RunInfo, SnapshotRef
-from pipelines.scoring.engine import Engine
+from pipelines.records import Replay, RunInfo, ScorePlan
 from pipelines.spec import UseCase
+from pipelines.steps.predictions import DECISION, PREDICTIONS, score_columns
 from pipelines.steps.provenance import Books, Part, Scoring
-from pipelines.steps.scoring import DECISION, PREDICTIONS, score_columns, score_partitions
+from pipelines.steps.scoring import Scorer, write_partition
 
 _SHOWN = 5
 
@@ -55,15 +56,11 @@ def replay(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, partiti
         return Replay(**told, replayed=None, outcome=gone[0], differences=gone[1])
     try:
         published = store.read_held(PREDICTIONS, held[partition]).collect()
-        frame = _score(spec, store, registry, scoring)
+        digest, frame = _score(spec, store, registry, scoring, published)
     except RemovedError as error:
         kinds = {stone.kind for stone in store.tombstones() if stone.id in str(error)}
         kind = "collected" if kinds == {"collected"} else "erased"
         return Replay(**told, replayed=None, outcome=kind, differences=(str(error),))
-    if spec.label.task == "binary" and DECISION not in published.columns:
-        frame = frame.drop(DECISION)  # published before scores were published with what they decide
-    with tempfile.TemporaryDirectory(prefix="overnight-replay-") as scratch:
-        digest = write(frame, Path(scratch) / "predictions.parquet")
     if digest == part.digest:
         return Replay(**told, replayed=digest, outcome="identical")
     worst, differences = compare(spec, published, frame)
@@ -95,16 +92,32 @@ def _stored(books: Books, part: Part) -> bool:
     return any((held.partition, held.digest) == (part.partition, part.digest) for held in books.store.held(part.table))
 
 
-def _score(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, scoring: Scoring) -> pl.DataFrame:
-    model = registry.get(scoring.version)
+def _score(
+    spec: UseCase, store: SnapshotStore, registry: ModelRegistry, scoring: Scoring, published: pl.DataFrame
+) -> tuple[str, pl.DataFrame]:
+    """The digest of a file that is written like the published one, and its rows."""
+    model, partition = registry.get(scoring.version), scoring.part.partition
     if scoring.artifact and model.digest != scoring.artifact:
         raise IntegrityError(
             explain(model.id, f"its artifact is {model.digest}, the predictions were made by {scoring.artifact}")
         )
-    engine = Engine(registry.fetch(model), digest=model.digest, tile_rows=spec.scoring.tile_rows)
-    snapshots: dict[str, SnapshotRef] = scoring.snapshots
-    ((_, frame, _),) = score_partitions(spec, store, snapshots, engine, model, [scoring.part.partition])
-    return frame
+    told = scoring.commit.provenance
+    at = datetime.fromisoformat(told["scored_at"]) if "scored_at" in told else None
+    resolved = ScorePlan(
+        model=model,
+        inputs=tuple(scoring.snapshots.values()),
+        rows_in={partition: published.height},
+        fingerprints={},
+        homes={partition: told["predictions"][partition].get("home", "")},
+        run=scoring.commit.run.model_copy(update={"at": at}),
+    )
+    scorer = Scorer.load(spec, store, resolved, registry.fetch(model)).like(published.schema)
+    with tempfile.TemporaryDirectory(prefix="overnight-replay-") as scratch:
+        path = Path(scratch) / "predictions.parquet"
+        write_partition(scorer, partition, path)
+        frame = pl.read_parquet(path)
+        # What was published before there were such columns has none of them.
+        return digest_of_file(path), frame.select(name for name in frame.columns if name in published.columns)
 
 
 def compare(spec: UseCase, published: pl.DataFrame, replayed: pl.DataFrame) -> tuple[float | None, list[str]]:

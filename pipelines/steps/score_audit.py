@@ -10,10 +10,12 @@ from pipelines.errors import QuarantinedError, explain
 from pipelines.ports import SnapshotStore
 from pipelines.records import AuditedScores, Check, Scored, SnapshotRef, StagedPartition, Validated, ValidationReport
 from pipelines.spec import UseCase
-from pipelines.steps.scoring import DECISION, PREDICTIONS, score_columns
+from pipelines.steps.predictions import DECISION, PREDICTIONS, score_columns
 
 #: From so many rows on, too few distinct scores mean a broken model.
 _DISTINCT_FROM = 100
+#: Rows in which enough distinct scores are looked for first.
+_DISTINCT_IN = 100_000
 
 
 def audit_scores(spec: UseCase, store: SnapshotStore, scored: Scored) -> AuditedScores:
@@ -60,22 +62,21 @@ def audit_scores(spec: UseCase, store: SnapshotStore, scored: Scored) -> Audited
 def _checks(
     spec: UseCase, store: SnapshotStore, scored: Scored, staged: StagedPartition, rows: SnapshotRef
 ) -> list[Check]:
-    key = list(spec.rows.key)
-    frame = store.read_staged(staged).collect()
-    inputs = store.scan(rows, [staged.partition], key).select(key).collect()
     names = score_columns(spec)
-    strays = frame.join(inputs, on=key, how="anti").height + inputs.join(frame, on=key, how="anti").height
-    twice = frame.height - frame.unique(key).height
-    broken = frame.select(pl.any_horizontal(pl.col(names).is_null() | ~pl.col(names).is_finite()).sum()).item()
-    distinct = frame.n_unique(names) if frame.height else 0
-    fewest = spec.scoring.min_distinct if frame.height >= _DISTINCT_FROM else min(frame.height, 1)
+    frame = store.read_staged(staged)
+    found = _found(frame, names)
+    height = found["rows"]
+    strays, twice = _keys(spec, frame, store.scan(rows, [staged.partition], spec.rows.key))
+    broken = found["broken"]
+    distinct = _distinct(frame, names, spec.scoring.min_distinct) if height else 0
+    fewest = spec.scoring.min_distinct if height >= _DISTINCT_FROM else min(height, 1)
     worst = max(scored.unseen[staged.partition].items(), key=lambda item: item[1], default=("none", 0.0))
     bound = spec.scoring.max_unseen_share
     checks = [
         Check(
             name="row_count_equals_input",
-            passed=frame.height == scored.rows_in[staged.partition],
-            observed=f"{frame.height} rows",
+            passed=height == scored.rows_in[staged.partition],
+            observed=f"{height} rows",
             allowed=f"{scored.rows_in[staged.partition]} rows",
         ),
         Check(
@@ -100,11 +101,11 @@ def _checks(
         ),
     ]
     if spec.label.task != "regression":
-        outside = frame.select(pl.any_horizontal((pl.col(names) < 0) | (pl.col(names) > 1)).sum()).item()
+        outside = found["outside"]
         checks.append(
             Check(name="scores_in_range", passed=outside == 0, observed=f"{outside} outside", allowed="0 to 1")
         )
-        wrong = frame.select((pl.col(DECISION).ne_missing(_decision(spec, scored))).sum()).item()
+        wrong = _one(frame.select((pl.col(DECISION).ne_missing(_decision(spec, scored))).sum()))
         checks.append(
             Check(
                 name="decisions_match_scores",
@@ -115,6 +116,47 @@ def _checks(
             )
         )
     return checks
+
+
+def _found(frame: pl.LazyFrame, names: list[str]) -> dict[str, int]:
+    """Rows, rows without a finite score, and rows with a score outside 0 to 1, in one pass of bounded memory."""
+    scores = pl.col(names)
+    counted = frame.select(
+        rows=pl.len(),
+        broken=pl.any_horizontal(scores.is_null() | ~scores.is_finite()).sum(),
+        outside=pl.any_horizontal((scores < 0) | (scores > 1)).sum(),
+    ).collect(engine="streaming")
+    return {name: int(count or 0) for name, count in counted.row(0, named=True).items()}
+
+
+def _keys(spec: UseCase, frame: pl.LazyFrame, inputs: pl.LazyFrame) -> tuple[int, int]:
+    """Keys that are on one side only, and keys that are there more than once.
+
+    Scores come in the order of their input rows, whose keys are unique since they were published. So the same keys in
+    the same places are one to one, and that takes no memory; only where they are not is it looked up how they differ.
+    """
+    key = list(spec.rows.key)
+    theirs = {name: f"__input_{name}" for name in key}
+    beside = pl.concat([frame.select(key), inputs.select(pl.col(key)).rename(theirs)], how="horizontal")
+    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(other)) for name, other in theirs.items())
+    if _one(beside.select((~same).sum())) == 0:
+        return 0, 0
+    mine, wanted = frame.select(key), inputs.select(key)
+    strays = mine.join(wanted, on=key, how="anti"), wanted.join(mine, on=key, how="anti")
+    twice = _one(mine.select(pl.len())) - _one(mine.unique(key).select(pl.len()))
+    return sum(_one(rows.select(pl.len())) for rows in strays), twice
+
+
+def _distinct(frame: pl.LazyFrame, names: list[str], enough: int) -> int:
+    """Distinct scores; where the first rows have enough, theirs."""
+    first = frame.select(names).head(_DISTINCT_IN).unique()
+    if (found := _one(first.select(pl.len()))) >= enough:
+        return found
+    return _one(frame.select(names).unique().select(pl.len()))
+
+
+def _one(query: pl.LazyFrame) -> int:
+    return int(query.collect(engine="streaming").item() or 0)
 
 
 def _decision(spec: UseCase, scored: Scored) -> pl.Expr:

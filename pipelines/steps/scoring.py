@@ -1,108 +1,67 @@
-"""Score: champion -> scores -> audit (`steps.score_audit`) -> publish.
+"""Score: what is to be scored, and with which model, is resolved once (a plan); shards of it are scored anywhere; the
+scores are staged for their audit (`steps.score_audit`) and published (`steps.predictions`).
 
 The same inputs and model never give a second set of rows.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pipelines.errors import NotFoundError, explain
+from pipelines import artifacts
+from pipelines.counts import NOTE, Counter, total
+from pipelines.errors import IntegrityError, NotFoundError, explain
+from pipelines.failpoints import failpoint
+from pipelines.parquet import Writer, notes
 from pipelines.ports import Draft, ModelRegistry, SnapshotStore
-from pipelines.records import (
-    AuditedScores,
-    ModelRef,
-    Prediction,
-    RunInfo,
-    Scored,
-    SnapshotRef,
-    StagedPartition,
-)
+from pipelines.records import Counts, ModelRef, Piece, RunInfo, Scored, ScorePlan, Shard, StagedPartition
 from pipelines.scoring.engine import Engine
 from pipelines.spec import UseCase
-from pipelines.steps.features import build_features, context_keys
-from pipelines.steps.reads import prediction_notes
+from pipelines.steps.features import build_features
+from pipelines.steps.inputs import fingerprint, heads, homes, input_digests, used
+from pipelines.steps.predictions import (
+    DECISION,
+    PREDICTIONS,
+    SCORED_AT,
+    SNAPSHOT,
+    due,
+    published_predictions,
+    score_columns,
+)
 
-PREDICTIONS = "predictions"
-#: What is decided of a row: binary, whether its score reaches the model's threshold; multiclass, the likeliest class.
-DECISION = "prediction"
-#: In an erase commit's provenance: the digest of each partition that it replaced.
-REPLACES = "replaces"
-#: Partitions whose features are held in memory at once.
-_CHUNK = 32
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
+    from pipelines.scoring.engine import Batch
 
-def heads(spec: UseCase, store: SnapshotStore, tables: Sequence[str]) -> dict[str, SnapshotRef]:
-    """The newest snapshot of each table.
-
-    Raises:
-        NotFoundError: a table was never published.
-    """
-    found = {}
-    for table in tables:
-        head = store.head(table)
-        if head is None:
-            raise NotFoundError(explain(f"{spec.name}/{table}", "nothing is published yet", remedy="ingest it first"))
-        found[table] = head
-    return found
-
-
-def published_predictions(store: SnapshotStore) -> dict[str, dict[str, Any]]:
-    """What each published prediction partition was made of: {partition: {model, inputs, read}}.
-
-    A partition that a revert brought back is what its own publish made it.
-    """
-    now: dict[str, str | None] = {}
-    made: dict[str, dict[str, Any]] = {}
-    for commit in store.history(PREDICTIONS):  # newest first: the first word on a partition is the last
-        for partition in commit.removed:
-            now.setdefault(partition, None)
-        told = commit.provenance.get("predictions", {})
-        for partition, digest in commit.partitions.items():
-            if now.setdefault(partition, digest) == digest and partition in told:
-                made.setdefault(partition, told[partition])
-    return {partition: made.get(partition, {}) for partition, digest in now.items() if digest is not None}
+#: Rows that are in memory at once, a few times over: features, scores and what is written of them.
+_BATCH_ROWS = 65_536
+#: Partitions, and rows of them, whose features are built by one query.
+_TOGETHER, _TOGETHER_ROWS = 32, 262_144
+#: In a partition file of predictions: rows with an unknown value, by categorical feature.
+_UNKNOWN = "overnight.unknown"
+#: Columns with few distinct values.
+_REPEATED = (DECISION, "model_version", SNAPSHOT, SCORED_AT)
 
 
-def input_digests(store: SnapshotStore, snapshot: SnapshotRef) -> dict[str, str]:
-    """What stands for each partition of an input table in fingerprints: the digest of its bytes.
-
-    An erasure restates nothing, so what it left counts as the partition that it replaced, and nothing is scored anew.
-    Rows that were erased and came back, in the very same bytes, count as new ones: their scores are gone.
-    """
-    replaced: dict[tuple[str, str], str] = {}
-    for commit in store.history(snapshot.table):
-        if commit.kind == "erase":
-            for name, old in commit.provenance.get(REPLACES, {}).items():
-                replaced[name, commit.partitions[name]] = old
-    erased = {(name, old) for (name, _), old in replaced.items()}
-    digests = {}
-    for name, part in store.partitions(snapshot).items():
-        digest = part.digest
-        if snapshot.table == "rows" and (name, digest) in erased:
-            digest += " again"
-        while (name, digest) in replaced:  # an erasure leaves fewer rows, so this ends
-            digest = replaced[name, digest]
-        digests[name] = digest
-    return digests
-
-
-def score(
+def plan(
     spec: UseCase,
     store: SnapshotStore,
-    registry: ModelRegistry,
     model: ModelRef,
     partitions: Sequence[str],
     run: RunInfo,
     *,
     anew: bool = False,
-) -> Scored:
-    """Scores whole partitions and stages the scores.
+) -> ScorePlan:
+    """Resolves what is to be scored: snapshots, what of it is due, and shards of about `scoring.shard_rows` rows.
 
     A partition that has predictions from the same inputs is left as it is, whichever model made them, unless
     `anew` asks for this model. A restated input is scored again.
@@ -112,7 +71,6 @@ def score(
 
     Raises:
         NotFoundError: a partition is not published.
-        SchemaMismatch: the model and the snapshot disagree about a column.
     """
     snapshots = heads(spec, store, ("rows", *(name for name in spec.context if name != "rows")))
     digests = {table: input_digests(store, snapshot) for table, snapshot in snapshots.items()}
@@ -125,128 +83,309 @@ def score(
                 remedy="ingest the partition; if it is in quarantine, mend its file first",
             )
         )
-    used = {partition: _used(spec, digests, partition) for partition in partitions}
-    fingerprints = {partition: _fingerprint(used[partition]) for partition in partitions}
-    made = published_predictions(store)
-    due = []
-    for partition in partitions:
-        before = made.get(partition, {})
-        same_inputs = before.get("inputs") == fingerprints[partition]
-        if not same_inputs or (anew and before.get("model") != model.version):
-            due.append(partition)
-    unseen: dict[str, dict[str, float]] = {}
-    staged: tuple[StagedPartition, ...] = ()
-    threshold = None
-    if due:
-        engine = Engine(registry.fetch(model), digest=model.digest, tile_rows=spec.scoring.tile_rows)
-        threshold = engine.threshold
-
-        def drafts() -> Iterator[Draft]:
-            for start in range(0, len(due), _CHUNK):
-                chunk = due[start : start + _CHUNK]
-                for partition, frame, part in score_partitions(spec, store, snapshots, engine, model, chunk):
-                    unseen[partition] = engine.unseen(part)
-                    yield Draft(partition=partition, frame=frame)
-
-        staged = store.stage(PREDICTIONS, drafts(), run)
-    return Scored(
+    chosen = sorted(set(partitions))
+    read = {partition: used(spec, digests, partition) for partition in chosen}
+    asked = ScorePlan(
         model=model,
         inputs=tuple(snapshots.values()),
-        staged=staged,
-        rows_in={partition: held[partition].rows for partition in partitions},
-        fingerprints=fingerprints,
-        reads={
-            partition: {table: (min(parts), max(parts)) for table, parts in used[partition].items() if parts}
-            for partition in due
-        },
+        rows_in={partition: held[partition].rows for partition in chosen},
+        fingerprints={partition: fingerprint(read[partition]) for partition in chosen},
+        run=run,
+        anew=anew,
         spec=spec.digest,
-        threshold=threshold,
-        unseen=unseen,
-        unchanged=tuple(sorted(set(partitions) - set(due))),
+    )
+    wanted = due(asked, published_predictions(store))
+    return asked.model_copy(
+        update={
+            "reads": {
+                partition: {table: (min(parts), max(parts)) for table, parts in read[partition].items() if parts}
+                for partition in wanted
+            },
+            "homes": homes(store, snapshots["rows"], wanted),
+            "due": tuple(wanted),
+            "unchanged": tuple(sorted(set(chosen) - set(wanted))),
+            "shards": shards({partition: asked.rows_in[partition] for partition in wanted}, spec.scoring.shard_rows),
+        }
     )
 
 
-def score_partitions(
-    spec: UseCase,
-    store: SnapshotStore,
-    snapshots: Mapping[str, SnapshotRef],
-    engine: Engine,
-    model: ModelRef,
-    partitions: Sequence[str],
-) -> Iterator[tuple[str, pl.DataFrame, pl.DataFrame]]:
-    """Scores whole partitions together: each one's key, its predictions as they are published, and its features."""
-    features = build_features(spec, store, snapshots, partitions).collect()
-    scored = _with_scores(spec, features, engine, model)
-    by_partition = scored.partition_by("partition", as_dict=True, include_key=False)
-    parts = features.partition_by("partition", as_dict=True)
-    for partition in partitions:
-        frame = by_partition.get((partition,), scored.drop("partition").clear())
-        yield partition, frame, parts.get((partition,), features.clear())
+def shards(rows: Mapping[str, int], most: int) -> tuple[Shard, ...]:
+    """Partitions in order, together as long as they have no more than `most` rows; a larger one is cut evenly.
 
-
-def _used(spec: UseCase, digests: Mapping[str, Mapping[str, str]], partition: str) -> dict[str, dict[str, str]]:
-    """What stands for every published partition that this partition's features read, by table and key."""
-    used = {"rows": {partition: digests["rows"][partition]}}
-    for table in spec.context:
-        wanted = context_keys(spec, table, [partition], list(digests[table]))
-        used[table] = {key: digests[table][key] for key in wanted}
-    return used
-
-
-def _fingerprint(used: Mapping[str, Mapping[str, str]]) -> str:
-    return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
-
-
-def _with_scores(spec: UseCase, features: pl.DataFrame, engine: Engine, model: ModelRef) -> pl.DataFrame:
-    scores = engine.score(features)
-    if spec.label.task == "multiclass":
-        names = spec.label.classes
-        columns = [pl.Series(f"score_{name}", scores[:, index]) for index, name in enumerate(names)]
-        columns.append(pl.Series(DECISION, names, dtype=pl.String).gather(scores.argmax(axis=1)))
-    else:
-        columns = [pl.Series("score", scores)]
-        if (decided := engine.decide(scores)) is not None:
-            columns.append(pl.Series(DECISION, decided))
-    return features.select("partition", *spec.rows.key).with_columns(
-        *columns, pl.lit(model.version, dtype=pl.Int64).alias("model_version")
-    )
-
-
-def score_columns(spec: UseCase) -> list[str]:
-    """The columns of the predictions table that hold scores."""
-    if spec.label.task == "multiclass":
-        return [f"score_{name}" for name in spec.label.classes]
-    return ["score"]
-
-
-def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -> tuple[Prediction, ...]:
-    """Publishes audited scores in one commit that names the model and the input snapshots.
-
-    Returns:
-        One record a partition, the unchanged ones included.
+    >>> [(shard.partitions, shard.start, shard.rows) for shard in shards({"a": 2, "b": 3, "c": 9}, 5)]
+    [(('a', 'b'), 0, None), (('c',), 0, 5), (('c',), 5, 4)]
     """
-    scored, validated = audited.scored, audited.validated
-    fresh: set[str] = set()
-    if validated.staged:
-        provenance = prediction_notes(store, scored, validated.staged)
-        done = store.publish(PREDICTIONS, validated.staged, validated.reports, run, provenance=provenance, wider=True)
-        fresh = {part.partition for part in done.published}
-    head = store.head(PREDICTIONS)
-    if head is None:
-        return ()
-    held = store.partitions(head)
-    made_by = published_predictions(store)
-    return tuple(
-        Prediction(
-            partition=partition,
-            # An erasure may have left exactly these bytes, and says nothing of a model.
-            model_version=int(made_by[partition].get("model", scored.model.version)),
-            inputs=scored.inputs,
-            rows_in=rows_in,
-            rows_scored=held[partition].rows,
-            digest=held[partition].digest,
-            state="published" if partition in fresh else "unchanged",
-            snapshot=head,
-        )
-        for partition, rows_in in sorted(scored.rows_in.items())
+    found: list[Shard] = []
+    group: list[str] = []
+    held = 0
+
+    def end() -> None:
+        if group:
+            found.append(Shard(partitions=tuple(group)))
+        group.clear()
+
+    for partition, count in rows.items():
+        if group and held + count > most:
+            end()
+            held = 0
+        if count <= most:
+            group.append(partition)
+            held += count
+            continue
+        pieces = -(-count // most)
+        size = -(-count // pieces)
+        found += [
+            Shard(partitions=(partition,), start=start, rows=min(size, count - start))
+            for start in range(0, count, size)
+        ]
+    end()
+    return tuple(found)
+
+
+def score(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, resolved: ScorePlan, run: RunInfo) -> Scored:
+    """Scores a plan in this process, and stages the scores.
+
+    Raises:
+        SchemaMismatch: the model and the snapshot disagree about a column.
+        RemovedError: the snapshot was erased meanwhile.
+    """
+    if not resolved.due:
+        return _scored(resolved, (), None, {})
+    scorer = Scorer.load(spec, store, resolved, registry.fetch(resolved.model))
+    unseen: dict[str, dict[str, float]] = {}
+
+    def drafts() -> Iterator[Draft]:
+        whole = [Shard(partitions=shard) for shard in _together({key: resolved.rows_in[key] for key in resolved.due})]
+        for partition, rows in _by_partition(scorer, whole):
+            yield Draft(partition=partition, write=partial(scorer.write, rows, unseen.setdefault(partition, {})))
+
+    staged = store.stage(PREDICTIONS, drafts(), run)
+    return _scored(resolved, staged, scorer.engine.threshold, unseen)
+
+
+def score_shard(
+    spec: UseCase, store: SnapshotStore, artifact: Path, resolved: ScorePlan, shard: Shard, out: Path
+) -> Piece:
+    """Scores one shard of a plan into files of its own; they appear whole or not at all.
+
+    Args:
+        artifact: the verified folder of the plan's model.
+        out: folder of the plan's pieces; the same shard again replaces its files by the same bytes.
+    """
+    scorer = Scorer.load(spec, store, resolved, artifact)
+    out.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for partition, rows in _by_partition(scorer, _split(resolved, shard)):
+        path = out / f"{partition}-{shard.start:012d}.parquet"
+        temporary = path.with_suffix(f".{resolved.run.run_id[-8:]}.tmp")
+        scorer.write(rows, {}, temporary)
+        failpoint("shard.written")
+        temporary.replace(path)
+        files[partition] = str(path)
+    return Piece(shard=shard, files=files)
+
+
+def stage_pieces(
+    spec: UseCase, store: SnapshotStore, artifact: Path, resolved: ScorePlan, pieces: Sequence[Piece], run: RunInfo
+) -> Scored:
+    """Stages the scores of all shards, merged: byte for byte what `score` stages.
+
+    Raises:
+        IntegrityError: a shard's piece is missing, or there twice.
+    """
+    if sorted(map(_place, (piece.shard for piece in pieces))) != sorted(map(_place, resolved.shards)):
+        raise IntegrityError(explain(f"{spec.name}: pieces", "they are not those of the plan", remedy="score it again"))
+    scorer = Scorer.load(spec, store, resolved, artifact)
+    files: dict[str, list[Path]] = {}
+    for piece in sorted(pieces, key=lambda piece: _place(piece.shard)):
+        for partition, path in piece.files.items():
+            files.setdefault(partition, []).append(Path(path))
+    unseen: dict[str, dict[str, float]] = {}
+    drafts = (
+        Draft(partition=partition, write=partial(_merge, scorer, files[partition], unseen.setdefault(partition, {})))
+        for partition in resolved.due
     )
+    return _scored(resolved, store.stage(PREDICTIONS, drafts, run), scorer.engine.threshold, unseen)
+
+
+def _place(shard: Shard) -> tuple[str, int, int]:
+    return shard.partitions[0], shard.start, shard.rows or 0
+
+
+def _scored(
+    resolved: ScorePlan, staged: Sequence[StagedPartition], threshold: float | None, unseen: dict[str, dict[str, float]]
+) -> Scored:
+    known = {name: getattr(resolved, name) for name in ScorePlan.model_fields}
+    return Scored(**known, staged=tuple(staged), threshold=threshold, unseen=unseen)
+
+
+# -- one model over rows -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A loaded model that turns rows of pinned snapshots into rows of predictions."""
+
+    spec: UseCase
+    store: SnapshotStore
+    plan: ScorePlan
+    engine: Engine
+    reference: bytes
+    """The champion's reference.json, whose bins are counted."""
+    keys: pl.Schema
+    """The key columns of the rows."""
+    extra: Mapping[str, pl.DataType]
+    """Columns of the published table that this spec does not fill: it asked for them once."""
+
+    @classmethod
+    def load(cls, spec: UseCase, store: SnapshotStore, resolved: ScorePlan, artifact: Path) -> Scorer:
+        """Loads the plan's model from its verified folder.
+
+        Raises:
+            IntegrityError: the folder is not the plan's model.
+        """
+        digest = resolved.model.digest
+        (reference,) = artifacts.read(artifact, digest, "reference.json")
+        rows = next(ref for ref in resolved.inputs if ref.table == "rows")
+        bare = cls(
+            spec=spec,
+            store=store,
+            plan=resolved,
+            engine=Engine(artifact, digest=digest, tile_rows=spec.scoring.tile_rows),
+            reference=reference,
+            keys=store.scan(rows, [], spec.rows.key).drop("partition").collect_schema(),
+            extra={},
+        )
+        head = store.head(PREDICTIONS)
+        return bare if head is None else bare.like(store.scan(head, []).drop("partition").collect_schema())
+
+    def like(self, published: pl.Schema) -> Scorer:
+        """The same with every column of a published file, null where this spec does not fill it."""
+        own = replace(self, extra={}).schema
+        return replace(self, extra={name: dtype for name, dtype in published.items() if name not in own})
+
+    @cached_property
+    def schema(self) -> pl.Schema:
+        """The columns of a partition file."""
+        features = pl.Schema(
+            dict.fromkeys(self.engine.numeric, pl.Float32()) | dict.fromkeys(self.engine.categorical, pl.String())
+        )
+        (nothing,) = self.engine.score_batches([features.to_frame()])
+        return self._rows("", self.keys.to_frame(), nothing).schema
+
+    def batches(self, shard: Shard) -> Iterator[tuple[str, pl.DataFrame, pl.DataFrame, Batch]]:
+        """Partition, rows as they are published, their features and their scores, in order, in bounded batches."""
+        snapshots = {ref.table: ref for ref in self.plan.inputs}
+        features = build_features(self.spec, self.store, snapshots, shard.partitions)
+        if shard.start or shard.rows is not None:
+            features = features.slice(shard.start, shard.rows)
+        held: list[tuple[str, pl.DataFrame]] = []
+
+        def frames() -> Iterator[pl.DataFrame]:
+            for batch in features.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True, engine="streaming"):
+                for part in batch.partition_by("partition", maintain_order=True):
+                    held.append((part.item(0, "partition"), part))
+                    yield part
+
+        for batch in self.engine.score_batches(frames()):
+            partition, part = held.pop(0)
+            yield partition, self._rows(partition, part.select(self.spec.rows.key), batch), part, batch
+            failpoint("score.batch")
+
+    def write(self, rows: Iterable[Scoring], unseen: dict[str, float], path: Path) -> int:
+        """Writes one partition's rows, and notes what was counted of them in the file's footer.
+
+        Args:
+            unseen: filled with the share of unknown values by categorical feature.
+
+        Returns:
+            How many rows there are.
+        """
+        counter, unknown = Counter(self.reference), dict.fromkeys(self.engine.categorical, 0)
+        with Writer(path, self.schema, _REPEATED) as file:
+            for _, frame, features, batch in rows:
+                counter.add(features, batch.scores, frame.get_column(DECISION) if DECISION in frame.columns else None)
+                for name, count in batch.unknown.items():
+                    unknown[name] += count
+                file.write(frame)
+            return self.end(file, counter.counts(), unknown, unseen)
+
+    def end(self, file: Writer, counts: Counts, unknown: Mapping[str, int], unseen: dict[str, float]) -> int:
+        """Ends a partition's file with its notes."""
+        unseen.update({name: count / max(counts.rows, 1) for name, count in unknown.items()})
+        return file.close({NOTE: counts.model_dump_json(), _UNKNOWN: json.dumps(unknown)})
+
+    def _rows(self, partition: str, keys: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+        scores, spec = batch.scores, self.spec
+        if spec.label.task == "multiclass":
+            names = spec.label.classes
+            columns = [pl.Series(name, scores[:, index]) for index, name in enumerate(score_columns(spec))]
+            best = scores.argmax(axis=1) if len(scores) else []
+            columns.append(pl.Series(DECISION, names, dtype=pl.String).gather(best))
+        else:
+            columns = [pl.Series("score", scores)]
+            if (decided := self.engine.decide(scores)) is not None:
+                columns.append(pl.Series(DECISION, decided))
+        return keys.with_columns(
+            *columns,
+            pl.lit(self.plan.model.version, dtype=pl.Int64).alias("model_version"),
+            pl.lit(self.plan.homes.get(partition), dtype=pl.String).alias(SNAPSHOT),
+            pl.lit(self.plan.run.at, dtype=pl.Datetime("us", "UTC")).alias(SCORED_AT),
+            *(pl.lit(None, dtype=dtype).alias(name) for name, dtype in self.extra.items()),
+        )
+
+
+def write_partition(scorer: Scorer, partition: str, path: Path) -> int:
+    """Scores one partition into a file; gives its rows."""
+    ((_, rows),) = _by_partition(scorer, [Shard(partitions=(partition,))])
+    return scorer.write(rows, {}, path)
+
+
+#: Partition, rows to publish, their features and their scores.
+Scoring = tuple[str, pl.DataFrame, pl.DataFrame, "Batch"]
+
+
+def _by_partition(scorer: Scorer, parts: Iterable[Shard]) -> Iterator[tuple[str, Iterator[Scoring]]]:
+    """Each partition's rows; a partition without rows gives none. One partition must be used up before the next."""
+    for shard in parts:
+        waiting = list(shard.partitions)
+        for partition, rows in groupby(scorer.batches(shard), key=lambda scored: scored[0]):
+            while waiting[0] != partition:
+                yield waiting.pop(0), iter(())
+            yield waiting.pop(0), rows
+        for partition in waiting:
+            yield partition, iter(())
+
+
+def _together(rows: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
+    """Partitions whose features are built by one query."""
+    group: list[str] = []
+    held = 0
+    for partition, count in rows.items():
+        if group and (len(group) == _TOGETHER or held + count > _TOGETHER_ROWS):
+            yield tuple(group)
+            group, held = [], 0
+        group.append(partition)
+        held += count
+    if group:
+        yield tuple(group)
+
+
+def _split(resolved: ScorePlan, shard: Shard) -> list[Shard]:
+    if len(shard.partitions) == 1:
+        return [shard]
+    return [Shard(partitions=group) for group in _together({key: resolved.rows_in[key] for key in shard.partitions})]
+
+
+def _merge(scorer: Scorer, files: list[Path], unseen: dict[str, float], path: Path) -> int:
+    told = [notes(file) for file in files]
+    unknown = dict.fromkeys(scorer.engine.categorical, 0)
+    for each in told:
+        for name, count in json.loads(each[_UNKNOWN]).items():
+            unknown[name] += count
+    with Writer(path, scorer.schema, _REPEATED) as merged:
+        rows = pl.scan_parquet(files, hive_partitioning=False)
+        for frame in rows.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True, engine="streaming"):
+            merged.write(frame)
+        counts = total([Counts.model_validate_json(each[NOTE]) for each in told])
+        return scorer.end(merged, counts, unknown, unseen)

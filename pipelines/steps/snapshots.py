@@ -22,9 +22,9 @@ from pipelines.records import (
     SnapshotRef,
     Tombstone,
 )
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import PROMOTIONS
 from pipelines.steps.provenance import LOGS, snapshots_of
-from pipelines.steps.scoring import PREDICTIONS
 
 HEAD = "head"
 NAMES = "head, a version, a snapshot's id, a pin's name, or a date or time (UTC) such as 2026-11-03 or 2026-11-03T06:30"

@@ -14,9 +14,9 @@ from pipelines.records import Link, SnapshotRef, Trace
 from pipelines.spec import UseCase
 from pipelines.steps.links import ALIASES, Links, commit_link, is_data
 from pipelines.steps.monitoring import DECISIONS, decision_key
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import PROMOTIONS, epoch_key
 from pipelines.steps.provenance import Books, Part, all_tables, key_columns
-from pipelines.steps.scoring import PREDICTIONS
 
 FORMS = (
     "<use case>/<table>/<partition>, <use case>/<table>/<partition>#<key> (several key columns joined by |), "

@@ -15,7 +15,7 @@ import polars as pl
 from pipelines.ports import STATIC, Draft, SnapshotStore
 from pipelines.records import Publication, RunInfo, StagedPartition
 from pipelines.spec import UseCase
-from pipelines.steps.scoring import PREDICTIONS
+from pipelines.steps.predictions import PREDICTIONS
 from tests.contracts.stores import audit
 
 RUN = RunInfo(run_id="night", dag_id="orders", code_version="abc")

@@ -18,8 +18,8 @@ from pipelines.runtime import Runtime
 from pipelines.scoring.engine import Engine
 from pipelines.settings import Settings
 from pipelines.spec import UseCase
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.reads import prediction_notes
-from pipelines.steps.scoring import PREDICTIONS
 from tests.cases import loans
 from tests.chain.conftest import score
 from tests.contracts.stores import audit

@@ -47,13 +47,17 @@ def test_the_order_of_nights_does_not_matter(
         score(other, [night])
 
     def digests(of: Runtime) -> dict[str, dict[str, str]]:
-        tables = ("rows", "labels", "weather", "planes", "predictions")
         return {
             table: {key: part.digest for key, part in of.store.partitions(of.store.head(table)).items()}
-            for table in tables
+            for table in ("rows", "labels", "weather", "planes")
         }
 
+    def predictions(of: Runtime) -> pl.DataFrame:
+        return of.store.scan(of.store.head("predictions")).collect()
+
     assert digests(other) == digests(runtime)
+    # A snapshot's number is its place among the commits.
+    assert predictions(other).drop("snapshot").equals(predictions(runtime).drop("snapshot"))
 
 
 def test_a_bad_night_is_quarantined_blocks_nothing_and_heals(runtime: Runtime) -> None:

@@ -14,7 +14,7 @@ from pipelines.backends.lakefs import LakeFSStore
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import Audit, Commit, DataAudit, SnapshotRef, StagedPartition, TrainingSet
 from pipelines.steps.evaluation.data import Proofs, audit
-from pipelines.steps.scoring import REPLACES
+from pipelines.steps.inputs import REPLACES
 from tests.contracts import stores
 from tests.contracts.stores import RUN, frame, put
 

@@ -9,8 +9,9 @@ from pipelines.records import ErasedModel, TrainingRun
 from pipelines.spec import UseCase
 from pipelines.steps.erasing.files import artifact_holds
 from pipelines.steps.erasing.traces import Traces
+from pipelines.steps.inputs import REPLACES
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.provenance import Books, Part, snapshots_of
-from pipelines.steps.scoring import PREDICTIONS, REPLACES
 
 #: Unlabelled are the partitions newer than the holdout; rows of the train stretch without a label count as train.
 _PARTS = ("train", "validation", "holdout", "unlabelled")

@@ -12,8 +12,8 @@ from pipelines.ports import DataSource, SnapshotStore
 from pipelines.records import Quarantined, ValidationReport
 from pipelines.spec import UseCase
 from pipelines.steps.erasing.traces import Traces
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.provenance import LOGS, all_tables
-from pipelines.steps.scoring import PREDICTIONS
 
 _ERASED = "erased"
 #: What of a sealed artifact holds words: the rest is weights.

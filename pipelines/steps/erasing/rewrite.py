@@ -21,7 +21,8 @@ from pipelines.records import (
 )
 from pipelines.spec import UseCase
 from pipelines.steps.erasing.traces import MARK, Traces
-from pipelines.steps.scoring import PREDICTIONS, REPLACES, published_predictions
+from pipelines.steps.inputs import REPLACES
+from pipelines.steps.predictions import PREDICTIONS, published_predictions
 
 _ATTEMPTS = 5
 #: Partitions that are held in memory at once.

@@ -10,7 +10,7 @@ import polars as pl
 
 from pipelines.errors import SpecError, explain
 from pipelines.spec import Column, ColumnType, UseCase
-from pipelines.steps.scoring import PREDICTIONS
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.tabular.values import readable
 
 #: What names a subject. Numbers that are measured, instants and flags do not: they have many spellings, or two values.

@@ -13,7 +13,7 @@ import polars as pl
 from pipelines.spec import ColumnType, UseCase
 from pipelines.steps.erasing.subject import KINDS, Subject, columns_of
 from pipelines.steps.erasing.words import Words, decoded, forms_of, inflated
-from pipelines.steps.scoring import PREDICTIONS
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.tabular.values import POLARS_TYPES, readable
 
 MARK = "__subject"

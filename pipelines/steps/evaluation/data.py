@@ -16,8 +16,8 @@ from pipelines.errors import explain
 from pipelines.ports import SnapshotStore
 from pipelines.records import Commit, DataAudit, TrainingSet
 from pipelines.steps.evaluation.meeting import Meeting
+from pipelines.steps.inputs import REPLACES
 from pipelines.steps.reads import within
-from pipelines.steps.scoring import REPLACES
 
 #: A partition and the digest of its bytes.
 Bytes = tuple[str, str]

@@ -102,7 +102,7 @@ def test_batches_come_out_in_order_and_score_as_one_frame(binary: Artifact, cuts
     rows = binary.rows
     frames = [rows[a:b] for a, b in itertools.pairwise(edges)]
     engine = Engine(binary.folder, tile_rows=tile_rows, threads=2)
-    scored = list(engine.score_batches(iter(frames)))
+    scored = [batch.scores for batch in engine.score_batches(iter(frames))]
     assert [len(scores) for scores in scored] == [frame.height for frame in frames]
     assert same_bits(np.concatenate(scored), engine.score(rows))
 
@@ -140,7 +140,7 @@ def test_categories_score_as_their_text(binary: Artifact, dtype: Any) -> None:
     rows = rows.with_columns(pl.col("shape").replace(["round", "square"], ["red", "red"]))
     engine = Engine(binary.folder)
     assert same_bits(engine.score(rows.cast(dict.fromkeys(TEXT, dtype))), engine.score(rows))
-    assert engine.unseen(rows.cast(dict.fromkeys(TEXT, dtype))) == engine.unseen(rows)
+    assert unknown(engine, rows.cast(dict.fromkeys(TEXT, dtype))) == unknown(engine, rows)
 
 
 @pytest.mark.parametrize("dtype", [pl.Float32, pl.Int64, pl.UInt8, pl.Boolean, pl.Decimal(10, 2)])
@@ -186,9 +186,17 @@ def test_a_column_that_the_model_does_not_know_is_named(binary: Artifact, change
 
 
 def test_unseen_is_what_the_model_takes_for_unknown(binary: Artifact) -> None:
-    rows = pl.DataFrame({"colour": ["red", "never", None, "nan"], "shape": ["round", "square", "round", ""]})
-    assert Engine(binary.folder).unseen(rows) == {"colour": 0.25, "shape": 0.0}
-    assert Engine(binary.folder).unseen(rows.clear()) == {"colour": 0.0, "shape": 0.0}
+    colours, shapes = ["red", "never", None, "nan"], ["round", "square", "round", ""]
+    rows = binary.rows.head(4).with_columns(colour=pl.Series(colours), shape=pl.Series(shapes))
+    engine = Engine(binary.folder)
+    assert unknown(engine, rows) == {"colour": 1, "shape": 0}
+    assert unknown(engine, pl.concat([rows] * 5000)) == {"colour": 5000, "shape": 0}
+    assert unknown(engine, rows.clear()) == {"colour": 0, "shape": 0}
+
+
+def unknown(engine: Engine, rows: pl.DataFrame) -> dict[str, int]:
+    (batch,) = engine.score_batches([rows])
+    return dict(batch.unknown)
 
 
 def _other_code(model: onnx.ModelProto) -> None:
@@ -312,7 +320,7 @@ rows = pl.read_parquet(sys.argv[2])
 engine = Engine(Path(sys.argv[1]), tile_rows=2048, threads=2)
 for frames in (10, 150):
     for scores in engine.score_batches(pl.concat([rows] * 50, rechunk=True) for _ in range(frames)):
-        assert len(scores) == rows.height * 50
+        assert len(scores.scores) == rows.height * 50
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

@@ -19,7 +19,7 @@ from pipelines.records import Erasure, RunInfo
 from pipelines.steps.erasing import rewrite as rewriting
 from pipelines.steps.erasing.traces import Traces
 from pipelines.steps.erasure import Places, erase, parse_subject
-from pipelines.steps.scoring import input_digests
+from pipelines.steps.inputs import input_digests
 from tests.cases.orders import (
     DAYS,
     ITS_ADDRESS,

@@ -12,8 +12,9 @@ from pipelines.errors import QuarantinedError
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import AuditedScores, ModelRef, Scored
 from pipelines.spec import UseCase
+from pipelines.steps.inputs import heads
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.score_audit import audit_scores
-from pipelines.steps.scoring import PREDICTIONS, heads
 from tests.contracts.stores import RUN, audit, open_store
 
 DAY = "2024-01-01"
@@ -59,7 +60,7 @@ def audited(store: SnapshotStore, task: str, threshold: float | None = None, **c
     model = ModelRef(name="uc", version=1, digest="d", run_id="r")
     told = {"rows_in": {DAY: 3}, "fingerprints": {DAY: "f"}, "unseen": {DAY: {}}, "threshold": threshold}
     inputs = tuple(heads(spec, store, ["rows"]).values())
-    return audit_scores(spec, store, Scored(model=model, inputs=inputs, staged=staged, **told))
+    return audit_scores(spec, store, Scored(model=model, inputs=inputs, staged=staged, run=RUN, **told))
 
 
 def test_a_score_at_the_threshold_is_positive_and_the_one_below_is_not(store: SnapshotStore) -> None:

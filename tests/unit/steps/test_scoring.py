@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.ports import SnapshotStore
 from pipelines.records import SnapshotRef
-from pipelines.steps.scoring import PREDICTIONS, published_predictions
+from pipelines.steps.predictions import PREDICTIONS, published_predictions
 from tests.contracts.stores import RUN, audit, open_store, stage
 
 
