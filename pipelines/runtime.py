@@ -43,6 +43,7 @@ from pipelines.records import (
     GateReport,
     Landing,
     ModelRef,
+    Night,
     Observations,
     Piece,
     Pin,
@@ -336,6 +337,14 @@ class Runtime:
         from pipelines.steps import predictions
 
         return predictions.publish_scores(self.store, audited, self.run)
+
+    def nights(self, partitions: Sequence[str] | None = None, now: datetime | None = None) -> tuple[Night, ...]:
+        """The state of each night, of all that anything is known of by default; see `steps.nights`."""
+        from pipelines.steps import nights
+
+        now = now or datetime.now(UTC)
+        wanted = nights.span(self.spec, self.store, self.source, now) if partitions is None else partitions
+        return nights.nights(self.spec, self.store, self.source, wanted, now)
 
     # -- train ---------------------------------------------------------------------------------------------------
 
