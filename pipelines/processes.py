@@ -36,13 +36,20 @@ def score_in_processes(runtime: Runtime, plan: ScorePlan, processes: int) -> Sco
     if count < 2 or runtime.spec.scoring.engine != "local":
         return runtime.score_plan(plan)
     runtime.registry.fetch(plan.model)  # brought here once, before they all ask for it
+    try:
+        return runtime.stage_pieces(plan, _pieces(runtime, plan, count))
+    finally:
+        shutil.rmtree(runtime.pieces(plan), ignore_errors=True)
+
+
+def _pieces(runtime: Runtime, plan: ScorePlan, count: int) -> list[Piece]:
     # Spawned, not forked: a fork would inherit thread pools that were sized for all cores, and their locks.
     context = multiprocessing.get_context("spawn")
     places = context.Value("i", 0)
     with ProcessPoolExecutor(count, context, _settle, (places, share(count))) as pool:
         jobs = [pool.submit(_score, runtime.spec, runtime.settings, plan, shard) for shard in plan.shards]
         try:
-            pieces = [job.result() for job in jobs]
+            return [job.result() for job in jobs]
         except BrokenProcessPool:
             raise UnavailableError(
                 explain(
@@ -53,9 +60,6 @@ def score_in_processes(runtime: Runtime, plan: ScorePlan, processes: int) -> Sco
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
-    scored = runtime.stage_pieces(plan, pieces)
-    shutil.rmtree(runtime.pieces(plan), ignore_errors=True)
-    return scored
 
 
 def share(processes: int) -> int:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from pipelines.errors import IntegrityError, NotFoundError
 from pipelines.partitions import shift, span
-from pipelines.records import Promotion, RunInfo, ScorePlan
+from pipelines.records import Check, Promotion, RunInfo, ScorePlan
 from pipelines.runtime import Runtime
 from pipelines.steps.choosing import choose, reigning
 from pipelines.steps.predictions import PREDICTIONS
-from pipelines.steps.promotions import before
+from pipelines.steps.promotions import append_entry, before
 from tests.cases.champions import AS_OF, DAYS, NAME, Champions
 
 NIGHTS = span("2024-01-30", "2024-02-14", "day")
@@ -199,10 +199,7 @@ def test_a_model_that_is_none_of_these_is_refused(model: str, lived: Champions) 
         lived.runtime().plan_scores([DAYS[9]], model)
 
 
-def test_a_version_that_was_deleted_is_named_with_its_nights(registered: Champions, tmp_path: object) -> None:
-    from pathlib import Path
-
-    champions = registered.copy(Path(str(tmp_path)))
+def test_a_version_that_was_deleted_is_named_with_its_nights(champions: Champions) -> None:
     champions.promote(1, "first")
     champions.promote(2, "second", over=1)
     runtime = champions.runtime()
@@ -220,9 +217,7 @@ def test_a_number_that_another_run_has_now_is_not_the_model_of_then(champions: C
     first = champions.promote(1, "first")
     runtime = champions.runtime()
     other = first.model_copy(update={"epoch": 2, "version": 2, "as_of": DAYS[8]})  # says that run 1 made version 2
-    from pipelines.steps.promotions import append_entry
-
-    append_entry(runtime.spec, runtime.store, other, [])
+    append_entry(runtime.spec, runtime.store, other, [Check(name="looked", passed=True, observed="")])
     with pytest.raises(IntegrityError, match=f"{NAME}@2: it was champion when {DAYS[9]} ran, as a model of run"):
         runtime.plan_scores([DAYS[9]], "as-of")
 
