@@ -15,6 +15,11 @@ _SHAPES: dict[Granularity, re.Pattern[str]] = {
     "day": re.compile(r"\d{4}-\d{2}-\d{2}"),
     "hour": re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}"),
 }
+#: Crons of which each tick stands for one partition: minute and hour of the day, or minute of the hour.
+_CRONS: dict[Granularity, tuple[re.Pattern[str], str]] = {
+    "day": (re.compile(r"(?P<minute>\d{1,2}) (?P<hour>\d{1,2}) \* \* \*"), "one time a day, such as '0 2 * * *'"),
+    "hour": (re.compile(r"(?P<minute>\d{1,2})(?P<hour>) \* \* \* \*"), "one time an hour, such as '10 * * * *'"),
+}
 _STEPS: dict[Granularity, timedelta] = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
 
 
@@ -57,6 +62,25 @@ def shift(key: str, by: int, granularity: Granularity) -> str:
     '2013-02-28'
     """
     return of(start(key, granularity) + by * _STEPS[granularity], granularity)
+
+
+def tick(key: str, cron: str, granularity: Granularity) -> datetime:
+    """When the run of a partition is due: the cron's first tick after its end, in UTC.
+
+    >>> tick("2013-03-10", "30 2 * * *", "day").isoformat()
+    '2013-03-11T02:30:00+00:00'
+    >>> tick("2013-03-10T22", "5 * * * *", "hour").isoformat()
+    '2013-03-10T23:05:00+00:00'
+
+    Raises:
+        SpecError: the cron's ticks are not one a partition, or the key is not of the granularity's form.
+    """
+    shape, allowed = _CRONS[granularity]
+    found = shape.fullmatch(cron)
+    minute, hour = (int(found["minute"]), int(found["hour"] or 0)) if found else (60, 0)
+    if minute > 59 or hour > 23:
+        raise SpecError(explain("schedule", f"{cron!r} is not one tick a partition", allowed=allowed))
+    return end(key, granularity) + timedelta(hours=hour, minutes=minute)
 
 
 def span(first: str, last: str, granularity: Granularity) -> list[str]:

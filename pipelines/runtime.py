@@ -43,6 +43,7 @@ from pipelines.records import (
     GateReport,
     Landing,
     ModelRef,
+    Night,
     Observations,
     Piece,
     Pin,
@@ -277,12 +278,24 @@ class Runtime:
         """
         return self.registry.get(version, staged="staging" in self.spec.stages)
 
-    def plan_scores(self, partitions: Sequence[str], version: int | None = None) -> ScorePlan:
-        """Resolves what is to be scored with the champion, or with a named version; see `steps.scoring.plan`."""
-        from pipelines.steps import scoring
+    def plan_scores(
+        self, partitions: Sequence[str], model: str | int = "champion", *, anew: bool = False
+    ) -> tuple[ScorePlan, ...]:
+        """Resolves what is to be scored, by which model: a plan a version, in the order of their first partitions.
 
-        anew = version is not None
-        return scoring.plan(self.spec, self.store, self.model(version), partitions, self.run, anew=anew)
+        Partitions that ran before the first champion are in no plan (`as-of`).
+
+        Args:
+            model: `champion`, `as-of` or a version; see `steps.choosing.choose`.
+            anew: score again what another model scored; a version that is named by its number does.
+        """
+        from pipelines.steps import choosing, scoring
+
+        chosen = choosing.choose(self.spec, self.store, self.registry, partitions, model)
+        anew = anew or chosen.named
+        return tuple(
+            scoring.plan(self.spec, self.store, found, mine, self.run, anew=anew) for found, mine in chosen.models
+        )
 
     def score_plan(self, plan: ScorePlan) -> Scored:
         """Scores a plan and stages the scores; see `steps.scoring.score`."""
@@ -309,8 +322,9 @@ class Runtime:
         return self.settings.work / self.spec.name / "scores" / plan.key
 
     def score(self, partitions: Sequence[str], version: int | None = None) -> Scored:
-        """Plans, scores and stages."""
-        return self.score_plan(self.plan_scores(partitions, version))
+        """Plans, scores and stages, with the champion or a named version."""
+        (plan,) = self.plan_scores(partitions, "champion" if version is None else version)
+        return self.score_plan(plan)
 
     def audit_scores(self, scored: Scored) -> AuditedScores:
         """Audits staged scores; see `steps.score_audit.audit_scores`."""
@@ -323,6 +337,14 @@ class Runtime:
         from pipelines.steps import predictions
 
         return predictions.publish_scores(self.store, audited, self.run)
+
+    def nights(self, partitions: Sequence[str] | None = None, now: datetime | None = None) -> tuple[Night, ...]:
+        """The state of each night, of all that anything is known of by default; see `steps.nights`."""
+        from pipelines.steps import nights
+
+        now = now or datetime.now(UTC)
+        wanted = nights.span(self.spec, self.store, self.source, now) if partitions is None else partitions
+        return nights.nights(self.spec, self.store, self.source, wanted, now)
 
     # -- train ---------------------------------------------------------------------------------------------------
 

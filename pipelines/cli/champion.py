@@ -166,7 +166,7 @@ def rollback(use_case: str, to: int | None, reason: str) -> None:
     """Make an earlier champion the champion again, its drift reference and threshold with it.
 
     A command that was cut off can be given again with the same reason: it goes back once. What was scored stays;
-    `overnight step score ... --version N` scores anew.
+    `overnight score ... --model N`, or `--anew`, scores again.
     """
     runtime = Runtime.open(use_case)
     before = len(runtime.promotions())

@@ -12,6 +12,7 @@ from pipelines.records.monitoring import (
     Reference,
     RetrainDecision,
 )
+from pipelines.records.nights import Night, NightScores
 from pipelines.records.promotion import (
     AliasState,
     Approval,
@@ -113,6 +114,8 @@ __all__ = [
     "LinkKind",
     "LogTail",
     "ModelRef",
+    "Night",
+    "NightScores",
     "NumericReference",
     "Observation",
     "Observations",

@@ -244,6 +244,8 @@ class Promotion(Record):
     reason: str
     as_of: str
     """The partition up to which data was known."""
+    last_night: str = ""
+    """The newest partition that was scored when the entry was made: nights up to it ran without its model."""
     run: RunInfo
     """Which run, or which person's command."""
     trained_by: str = ""

@@ -24,6 +24,7 @@ from pipelines.records import (
 )
 from pipelines.spec import UseCase
 from pipelines.steps.aliases import APPROVAL, GATE, REFUSED, follow, warn_of_moves
+from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import append_entry, before, promotions, rolled_back
 
 #: What a verdict and a registration may move: the champion has not changed.
@@ -158,6 +159,7 @@ def promote(
         previous=current,
         reason=reason,
         as_of=as_of,
+        last_night=_last_night(store),
         run=run,
         trained_by=model.run_id,
         gates=report.gates,
@@ -232,11 +234,18 @@ def rollback(
         previous=current,
         reason=reason,
         as_of=log[-1].as_of,
+        last_night=_last_night(store),
         run=run,
         trained_by=model.run_id,
         approval=approval,
     )
     return _append(spec, store, registry, entry, [check])
+
+
+def _last_night(store: SnapshotStore) -> str:
+    """The newest partition that has predictions; empty where there are none."""
+    head = store.head(PREDICTIONS)
+    return "" if head is None else max(store.partitions(head), default="")
 
 
 def _is_repeat(registry: ModelRegistry, last: Promotion, run: RunInfo, to: int | None, reason: str) -> bool:

