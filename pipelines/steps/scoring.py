@@ -313,7 +313,7 @@ class Scorer:
     def end(self, file: Writer, counts: Counts, unknown: Mapping[str, int], unseen: dict[str, float]) -> int:
         """Ends a partition's file with its notes."""
         unseen.update({name: count / max(counts.rows, 1) for name, count in unknown.items()})
-        return file.close({NOTE: counts.model_dump_json(), _UNKNOWN: json.dumps(unknown)})
+        return file.close({NOTE: counts.model_dump_json(exclude_defaults=True), _UNKNOWN: json.dumps(unknown)})
 
     def _rows(self, partition: str, keys: pl.DataFrame, batch: Batch) -> pl.DataFrame:
         scores, spec = batch.scores, self.spec
