@@ -119,7 +119,7 @@ def _state(
 ) -> Literal["observed", "missing", "quarantined", "not_scored", "few_rows"]:
     if key not in held:
         return "quarantined" if key in quarantined else "missing"
-    if key not in scored:
+    if key not in scored and held[key].rows:
         return "not_scored"
     return "few_rows" if held[key].rows < spec.drift.min_rows else "observed"
 
