@@ -21,6 +21,8 @@ from pipelines.records import ColumnCounts, Counts, Reference
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pipelines.scoring.encode import Encoder
+
     #: [bins + 2]: rows of each bin; then nulls; then values that the reference does not hold.
     Tally = NDArray[np.int64]
 
@@ -38,8 +40,8 @@ class Edges:
         self._exact = np.asarray(edges, np.float64)
         with np.errstate(over="ignore"):
             nearest = self._exact.astype(np.float32)
+            up = np.nextafter(nearest, np.float32(np.inf))
         # Rounded up, for then x >= edge says the same of every float32 x.
-        up = np.nextafter(nearest, np.float32(np.inf))
         self._single = np.where(nearest.astype(np.float64) < self._exact, up, nearest)
         self.bins = len(self._exact) + 1
 
@@ -77,6 +79,7 @@ class Words:
 
     def __init__(self, words: Sequence[str]) -> None:
         """Takes distinct categories, in the order of their bins."""
+        self.words = tuple(words)
         self._known = pl.Enum(words)
         self.bins = len(words)
 
@@ -91,6 +94,43 @@ class Words:
         codes = text.cast(self._known, strict=False).to_physical().drop_nulls() if self.bins else text.head(0)
         known = np.bincount(codes.cast(pl.Int64).to_numpy(), minlength=self.bins)
         return np.asarray([*known, nulls, len(text) - nulls - len(codes)], np.int64)
+
+
+class Coded:
+    """The bins of a categorical column whose words a model has encoded already: most are counted by their codes.
+
+    What the model takes for unknown or missing is looked at as text: the rare words that it pools have bins of their
+    own, and a word that means missing to it is a word to the reference.
+    """
+
+    def __init__(self, words: Words, encoder: Encoder) -> None:
+        """Takes the reference's categories, and how the column was encoded."""
+        self._words, self._encoder = words, encoder
+        self.bins = words.bins
+        place = {word: i for i, word in enumerate(words.words)}
+        unseen = self.bins + 1
+        self._places = np.asarray([place.get(word, unseen) for word in encoder.words], np.intp)
+        self._vocabulary = slice(encoder.first, encoder.first + len(encoder.words))
+        self._codes = max(self._vocabulary.stop, encoder.unknown + 1, encoder.missing + 1)
+
+    def tally(self, values: pl.Series, codes: NDArray[np.int64]) -> Tally:
+        """Counts words.
+
+        Args:
+            values: [n].
+            codes: [n], what the encoder made of them.
+        """
+        encoder = self._encoder
+        rows = np.bincount(codes, minlength=self._codes)
+        found = np.zeros(self.bins + 2, np.int64)
+        np.add.at(found, self._places, rows[self._vocabulary])
+        nulls = values.null_count()
+        strange = codes == encoder.unknown
+        if rows[encoder.missing] == nulls:
+            found[self.bins] = nulls
+        else:
+            strange |= codes == encoder.missing
+        return found + self._words.tally(values.filter(pl.Series(strange))) if strange.any() else found
 
 
 def column_counts(tally: Tally) -> ColumnCounts:
@@ -121,16 +161,27 @@ def _frozen(reference: bytes) -> _Frozen:
 class Counter:
     """Counts of the rows that were added so far."""
 
-    def __init__(self, reference: bytes, columns: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        reference: bytes,
+        columns: Collection[str] | None = None,
+        encoders: Mapping[str, Encoder] | None = None,
+    ) -> None:
         """Counts nothing yet.
 
         Args:
             reference: a champion's reference.json.
             columns: those that are counted; every column of the reference when not given.
+            encoders: of the categorical columns whose codes `add` is given.
         """
         frozen = _frozen(reference)
         self._digest = frozen.digest
         self._columns = {name: bins for name, bins in frozen.columns.items() if columns is None or name in columns}
+        self._coded = {
+            name: Coded(bins, (encoders or {})[name])
+            for name, bins in self._columns.items()
+            if isinstance(bins, Words) and name in (encoders or {})
+        }
         self._score = frozen.score
         self._rows = 0
         self._tallies = {name: np.zeros(bins.bins + 2, np.int64) for name, bins in self._columns.items()}
@@ -139,7 +190,11 @@ class Counter:
         self._decisions: dict[str, int] = {}
 
     def add(
-        self, rows: pl.DataFrame, scores: NDArray[np.float32] | None = None, decisions: pl.Series | None = None
+        self,
+        rows: pl.DataFrame,
+        scores: NDArray[np.float32] | None = None,
+        decisions: pl.Series | None = None,
+        codes: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
         """Counts rows.
 
@@ -147,10 +202,13 @@ class Counter:
             rows: at least the columns that are counted.
             scores: [n], or [n, classes], of which the highest counts.
             decisions: [n], what was decided of each row.
+            codes: [n] each, of the columns that have an encoder; without them text is counted, to the same figures.
         """
         self._rows += rows.height
         for name, bins in self._columns.items():
-            self._tallies[name] += bins.tally(rows.get_column(name))
+            column = rows.get_column(name)
+            coded = self._coded[name].tally(column, codes[name]) if codes and name in self._coded else None
+            self._tallies[name] += bins.tally(column) if coded is None else coded
         if scores is not None:
             highest = scores if scores.ndim == 1 else scores.max(axis=1, initial=-np.inf)
             self._scores += self._score.tally_of(highest)

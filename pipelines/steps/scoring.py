@@ -301,10 +301,12 @@ class Scorer:
         Returns:
             How many rows there are.
         """
-        counter, unknown = Counter(self.reference), dict.fromkeys(self.engine.categorical, 0)
+        encoders = self.engine.encoders
+        counter, unknown = Counter(self.reference, encoders=encoders), dict.fromkeys(self.engine.categorical, 0)
         with Writer(path, self.schema, _REPEATED) as file:
             for _, frame, features, batch in rows:
-                counter.add(features, batch.scores, frame.get_column(DECISION) if DECISION in frame.columns else None)
+                decided = frame.get_column(DECISION) if DECISION in frame.columns else None
+                counter.add(features, batch.scores, decided, batch.codes)
                 for name, count in batch.unknown.items():
                     unknown[name] += count
                 file.write(frame)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.counts import Counter, Edges, Words, column_counts, total
+from pipelines.counts import Coded, Counter, Edges, Words, column_counts, total
 from pipelines.records import CategoricalReference, ColumnCounts, Counts, NumericReference, Reference
+from pipelines.scoring.encode import Encoder
 
 NULL, UNSEEN = -1, -2
 
@@ -115,6 +116,30 @@ def test_words_of_the_reference_unseen_words_and_nulls_are_told_apart(
 @pytest.mark.parametrize("known", [(), ("a", "true", "1"), tuple(f"w{i}" for i in range(300))])
 def test_whatever_a_categorical_column_is_made_of_is_counted(values: pl.Series, known: Sequence[str]) -> None:
     assert column_counts(Words(known).tally(values)) == binned(values, words=known)
+
+
+@given(
+    known=st.lists(WORDS, unique=True, max_size=8),
+    vocabulary=st.lists(WORDS, unique=True, max_size=8),
+    null_words=st.sampled_from([("",), (), ("", "null", "None")]),
+    last=st.booleans(),
+    values=st.lists(st.none() | WORDS, max_size=60),
+)
+@settings(deadline=None, max_examples=300)
+def test_words_are_counted_by_the_models_codes_as_they_are_by_themselves(
+    known: list[str],
+    vocabulary: list[str],
+    null_words: tuple[str, ...],
+    last: bool,
+    values: list[str | None],
+) -> None:
+    words = tuple(word for word in vocabulary if word not in null_words)
+    # "Anything else" has a code before those of the words, or after.
+    unknown, missing, first = (len(words) + 1, 0, 1) if last else (0, 1, 2)
+    encoder = Encoder(feature="x", words=words, null_words=null_words, unknown=unknown, missing=missing, first=first)
+    column = pl.Series("x", values, dtype=pl.String)
+    codes = column.to_frame().select(encoder.expression()).to_series().to_numpy()
+    assert column_counts(Coded(Words(known), encoder).tally(column, codes)) == binned(column, words=known)
 
 
 def frozen(words: Sequence[str] = ("a", "b")) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -194,6 +195,23 @@ def test_an_erased_row_is_in_no_count_any_more(runtime: Runtime) -> None:
     assert detector.inputs == [DAYS[7], DAYS[8], SCORED[0]]
     assert detector.scores == [SCORED[0]]
     assert seen.window[2].rows == 149
+    assert {each.partition: each.drift for each in seen.window} == measured(runtime, DAYS[7:12])
+
+
+def test_strange_values_are_counted_by_scoring_as_they_are_counted_from_the_rows(runtime: Runtime) -> None:
+    rows = runtime.store.scan(head(runtime.store, "rows"), [DAYS[8]]).drop("partition").collect()
+    numbers = [None, math.nan, math.inf, -math.inf, 1e30, 0.0, -0.0, 1e-45]
+    words = [None, "", "north", "south ", "NORTH", "east"]
+    strange = rows.with_columns(
+        pressure=pl.Series(numbers + rows.get_column("pressure").to_list()[len(numbers) :]),
+        site=pl.Series(words + rows.get_column("site").to_list()[len(words) :]),
+    )
+    republish(runtime, DAYS[8], table="rows", rows=strange)
+    score(runtime, [DAYS[8]])
+    counts = Counts.model_validate_json(runtime.store.notes(head(runtime.store), [DAYS[8]], NOTE)[DAYS[8]])
+    assert (counts.columns["pressure"].nulls, counts.columns["site"].nulls, counts.columns["site"].unseen) == (2, 1, 4)
+    seen, detector = observe(runtime)
+    assert detector.inputs == [DAYS[7]]
     assert {each.partition: each.drift for each in seen.window} == measured(runtime, DAYS[7:12])
 
 
