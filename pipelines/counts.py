@@ -90,10 +90,13 @@ class Words:
             values: [n], of any type that can be cast to text.
         """
         text = values.cast(pl.String)
-        nulls = text.null_count()
-        codes = text.cast(self._known, strict=False).to_physical().drop_nulls() if self.bins else text.head(0)
-        known = np.bincount(codes.cast(pl.Int64).to_numpy(), minlength=self.bins)
-        return np.asarray([*known, nulls, len(text) - nulls - len(codes)], np.int64)
+        found = np.zeros(self.bins + 2, np.int64)
+        nulls, known = text.null_count(), 0
+        if self.bins:
+            places = text.cast(self._known, strict=False).to_physical().drop_nulls().to_numpy()
+            found[: self.bins], known = np.bincount(places, minlength=self.bins), len(places)
+        found[self.bins :] = nulls, len(text) - nulls - known
+        return found
 
 
 class Coded:

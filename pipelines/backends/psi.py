@@ -51,7 +51,8 @@ def psi(reference: Sequence[float], current: Sequence[float]) -> float:
     floor = 0.5 / min(rows_reference, rows_current)
     terms = []
     for before, now in zip(reference, current, strict=True):
-        q, p = max(before / rows_reference, floor), max(now / rows_current, floor)
+        q, p = before / rows_reference, now / rows_current
+        q, p = q if q > floor else floor, p if p > floor else floor
         terms.append((p - q) * math.log(p / q))
     return math.fsum(terms)
 

@@ -62,7 +62,7 @@ def _restored(told: Any) -> Any:
     >>> _restored([7, 0, 1, -3])
     (7, 0, 1, 0, 0, 0)
     """
-    if not isinstance(told, list | tuple) or not all(isinstance(count, int) for count in told):
+    if not isinstance(told, list | tuple) or set(map(type, told)) != {int} or min(told) >= 0:
         return told
     if sum(max(-count, 1) for count in told) > _MOST_BINS:
         raise ValueError(f"more than {_MOST_BINS} bins")
