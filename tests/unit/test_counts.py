@@ -11,9 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.backends.files import Files
+from pipelines.backends.psi import PopulationStability
 from pipelines.counts import Coded, Counter, Edges, Words, column_counts, total
+from pipelines.features.flights import build
+from pipelines.ports import STATIC
 from pipelines.records import CategoricalReference, ColumnCounts, Counts, NumericReference, Reference
 from pipelines.scoring.encode import Encoder
+from tests.cases import Case
 
 NULL, UNSEEN = -1, -2
 
@@ -248,3 +253,30 @@ def test_ten_thousand_categories_take_the_room_of_those_that_a_night_sees() -> N
     assert note(900) < 6_000
     # Of a million rows every category is counted: what remains is the figures themselves.
     assert note(1_000_000) < 45_000
+
+
+def test_what_a_night_of_flights_keeps_of_its_counts_is_small(flights_case: Case) -> None:
+    source, spec = Files(flights_case.landing), flights_case.spec
+
+    def tables(keys: Sequence[str]) -> pl.DataFrame:
+        rows, weather = (
+            pl.concat(source.read(spec, table, key).frame.with_columns(partition=pl.lit(key)) for key in keys).lazy()
+            for table in ("rows", "weather")
+        )
+        context = {"weather": weather.drop("partition"), "planes": source.read(spec, "planes", STATIC).frame.lazy()}
+        built = build(rows, context, event_time="scheduled_departure", lead=spec.features.lead)
+        return built.select(
+            *(pl.col(name).cast(pl.Float32) for name in spec.features.numeric),
+            *(pl.col(name).cast(pl.String) for name in spec.features.categorical),
+        ).collect()
+
+    scores = pl.Series("score", np.linspace(0, 1, 500))
+    reference = PopulationStability().reference(spec, tables(flights_case.keys[:7]), scores)
+    counter, night = Counter(reference.model_dump_json().encode()), tables(flights_case.keys[7:8])
+    drawn = np.random.default_rng(1).random(night.height).astype(np.float32)
+    counter.add(night, drawn, pl.Series(drawn > 0.5))
+    found = counter.counts()
+    assert found.rows == night.height > 700
+    assert len(found.columns["dest"].bins) > 90
+    assert all(sum(each.bins) + each.nulls + each.unseen == night.height for each in found.columns.values())
+    assert len(found.model_dump_json(exclude_defaults=True)) < 2_000
