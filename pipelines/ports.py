@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pipelines.records import (
     Check,
+    ColumnCounts,
     ColumnDrift,
     Commit,
+    Counts,
     Delivered,
     Evaluation,
     Fairness,
@@ -745,28 +747,42 @@ class Sink(Protocol):
 
 
 class DriftDetector(Protocol):
-    """Compares rows with what the champion saw."""
+    """Compares rows, or what was counted of them, with what the champion saw."""
 
     def reference(self, spec: UseCase, features: pl.DataFrame, scores: pl.Series) -> Reference:
         """Freezes edges and counts of the training features and of the scores on rows it was not trained on."""
         ...
 
-    def measure(
-        self, spec: UseCase, reference: Reference, features: pl.LazyFrame
-    ) -> dict[str, tuple[ColumnDrift, ...]]:
-        """Drift of every feature, exact over every row, by `partition`.
+    def count(self, spec: UseCase, reference: bytes, features: pl.LazyFrame) -> dict[str, Counts]:
+        """Counts of every feature by `partition`: equal to those that scoring made of the same rows. No scores.
 
         Args:
+            reference: the champion's reference.json.
             features: `partition` and the features.
+
+        Raises:
+            SchemaMismatch: a feature is missing, in the rows or in the reference.
         """
         ...
 
-    def measure_scores(self, spec: UseCase, reference: Reference, scores: pl.LazyFrame) -> dict[str, float]:
-        """PSI of the scores by partition.
+    def count_scores(self, spec: UseCase, reference: Reference, scores: pl.LazyFrame) -> dict[str, ColumnCounts]:
+        """Counts of the scores by `partition`.
 
         Args:
             scores: `partition` and `score`.
         """
+        ...
+
+    def drift_of(self, spec: UseCase, reference: Reference, counts: Counts) -> tuple[ColumnDrift, ...]:
+        """Drift of every feature, exact over every row that was counted.
+
+        Raises:
+            SchemaMismatch: a feature is missing, in the counts or in the reference.
+        """
+        ...
+
+    def drift_of_scores(self, reference: Reference, counts: ColumnCounts) -> float:
+        """PSI of the scores."""
         ...
 
 

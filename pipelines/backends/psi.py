@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import polars as pl
 
+from pipelines.counts import Counter, Edges, Words, column_counts
 from pipelines.errors import SchemaMismatch, explain
-from pipelines.records import CategoricalReference, ColumnDrift, NumericReference, Reference
+from pipelines.records import CategoricalReference, ColumnCounts, ColumnDrift, Counts, NumericReference, Reference
 from pipelines.spec import UseCase
 
-#: Bins are numbered from 0; these two stand beside them.
-_NULL, _UNSEEN = -1, -2
+if TYPE_CHECKING:
+    from pipelines.counts import Tally
+
 _SCORE = "score"
+#: Rows that are counted at once.
+_BATCH_ROWS = 65_536
 
 
 def psi(reference: Sequence[float], current: Sequence[float]) -> float:
@@ -47,42 +51,17 @@ def psi(reference: Sequence[float], current: Sequence[float]) -> float:
     floor = 0.5 / min(rows_reference, rows_current)
     terms = []
     for before, now in zip(reference, current, strict=True):
-        q, p = max(before / rows_reference, floor), max(now / rows_current, floor)
+        q, p = before / rows_reference, now / rows_current
+        q, p = q if q > floor else floor, p if p > floor else floor
         terms.append((p - q) * math.log(p / q))
     return math.fsum(terms)
-
-
-@dataclass(frozen=True, slots=True)
-class _Binning:
-    """How one column falls into numbered bins."""
-
-    column: str
-    edges: tuple[float, ...] = ()
-    categories: tuple[str, ...] | None = None
-    """Given for a categorical column."""
-
-    def bin(self) -> pl.Expr:
-        """The bin of each row: its number, `_NULL`, or `_UNSEEN`."""
-        if self.categories is not None:
-            text = pl.col(self.column).cast(pl.String)
-            numbers = pl.Series(range(len(self.categories)), dtype=pl.Int32)
-            seen = (
-                text.replace_strict(pl.Series(self.categories, dtype=pl.String), numbers, default=_UNSEEN)
-                if self.categories
-                else pl.lit(_UNSEEN, pl.Int32)
-            )
-            return pl.when(text.is_null()).then(_NULL).otherwise(seen).cast(pl.Int32).alias(self.column)
-        value = _number(self.column)
-        # One comparison an edge: infinities fall into the end bins, and x == edge belongs to the bin above it.
-        above = [(value >= edge).cast(pl.Int32) for edge in self.edges]
-        number = pl.sum_horizontal(above) if above else pl.lit(0, pl.Int32)
-        return pl.when(value.is_null()).then(_NULL).otherwise(number).cast(pl.Int32).alias(self.column)
 
 
 class PopulationStability:
     """A `DriftDetector`: integer counts on frozen bins, so that the counts of partitions add up exactly.
 
-    Nulls (and NaN) are a bin of their own, and so are the categories that the reference does not hold.
+    Nulls (and NaN) are a bin of their own, and so are the categories that the reference does not hold. Whether rows
+    were counted when they were scored or are counted here makes no difference: `pipelines.counts` does both.
     """
 
     def reference(self, spec: UseCase, features: pl.DataFrame, scores: pl.Series) -> Reference:
@@ -92,40 +71,19 @@ class PopulationStability:
             SchemaMismatch: a feature is missing.
         """
         _require(features.columns, spec.features.columns, f"{spec.name}: reference")
-        binnings = [
-            _Binning(column, edges=_edges(features[column], spec.drift.bins)) for column in spec.features.numeric
-        ]
-        for column in spec.features.categorical:
-            values = features[column].cast(pl.String).drop_nulls().unique().sort().to_list()
-            binnings.append(_Binning(column, categories=tuple(values)))
-        counts = _whole(features.lazy(), binnings)
-        score = _Binning(_SCORE, edges=_edges(scores, spec.drift.bins))
-        score_counts = _whole(scores.rename(_SCORE).to_frame().lazy(), [score])[_SCORE]
         return Reference(
             rows=features.height,
-            numeric={
-                binning.column: _numeric(binning, counts[binning.column])
-                for binning in binnings
-                if binning.categories is None
-            },
-            categorical={
-                binning.column: CategoricalReference(
-                    counts={name: counts[binning.column].get(i, 0) for i, name in enumerate(binning.categories)},
-                    nulls=counts[binning.column].get(_NULL, 0),
-                )
-                for binning in binnings
-                if binning.categories is not None
-            },
-            score=_numeric(score, score_counts),
+            numeric={name: _numeric(features.get_column(name), spec.drift.bins) for name in spec.features.numeric},
+            categorical={name: _categorical(features.get_column(name)) for name in spec.features.categorical},
+            score=_numeric(scores, spec.drift.bins),
             score_rows=len(scores),
         )
 
-    def measure(
-        self, spec: UseCase, reference: Reference, features: pl.LazyFrame
-    ) -> dict[str, tuple[ColumnDrift, ...]]:
-        """Drift of every feature, in the spec's order, exact over every row, by `partition`.
+    def count(self, spec: UseCase, reference: bytes, features: pl.LazyFrame) -> dict[str, Counts]:
+        """Counts of every feature by `partition`, in key order, in bounded memory; scores are not among them.
 
         Args:
+            reference: the champion's reference.json.
             features: `partition` and the features.
 
         Raises:
@@ -133,23 +91,17 @@ class PopulationStability:
         """
         wanted = spec.features.columns
         _require(features.collect_schema().names(), ("partition", *wanted), f"{spec.name}: drift")
-        _require((*reference.numeric, *reference.categorical), wanted, f"{spec.name}: the champion's reference")
-        binnings = [
-            _Binning(column, edges=reference.numeric[column].edges)
-            if column in reference.numeric
-            else _Binning(column, categories=tuple(reference.categorical[column].counts))
-            for column in wanted
-        ]
-        measured: dict[str, tuple[ColumnDrift, ...]] = {}
-        for partition, counts in _by_partition(features, binnings).items():
-            measured[partition] = tuple(
-                _drift(reference.numeric.get(column) or reference.categorical[column], column, counts[column])
-                for column in wanted
-            )
-        return measured
+        known = Reference.model_validate_json(reference)
+        _require((*known.numeric, *known.categorical), wanted, _whose(spec))
+        counters: dict[str, Counter] = {}
+        for partition, rows in _by_partition(features.select("partition", *wanted)):
+            if partition not in counters:
+                counters[partition] = Counter(reference, wanted)
+            counters[partition].add(rows)
+        return {partition: counters[partition].counts() for partition in sorted(counters)}
 
-    def measure_scores(self, spec: UseCase, reference: Reference, scores: pl.LazyFrame) -> dict[str, float]:
-        """PSI of the scores by partition.
+    def count_scores(self, spec: UseCase, reference: Reference, scores: pl.LazyFrame) -> dict[str, ColumnCounts]:
+        """Counts of the scores by `partition`, in key order.
 
         Args:
             scores: `partition` and `score`.
@@ -158,12 +110,44 @@ class PopulationStability:
             SchemaMismatch: one of the two columns is missing.
         """
         _require(scores.collect_schema().names(), ("partition", _SCORE), f"{spec.name}: drift of the scores")
-        counts = _by_partition(scores, [_Binning(_SCORE, edges=reference.score.edges)])
-        return {key: _drift(reference.score, _SCORE, found[_SCORE]).psi for key, found in counts.items()}
+        edges = Edges(reference.score.edges)
+        tallies: dict[str, Tally] = {}
+        for partition, rows in _by_partition(scores.select("partition", _SCORE)):
+            tally = edges.tally(rows.get_column(_SCORE))
+            tallies[partition] = tallies[partition] + tally if partition in tallies else tally
+        return {partition: column_counts(tallies[partition]) for partition in sorted(tallies)}
+
+    def drift_of(self, spec: UseCase, reference: Reference, counts: Counts) -> tuple[ColumnDrift, ...]:
+        """Drift of every feature, in the spec's order, from counts by this reference.
+
+        Raises:
+            SchemaMismatch: a feature is missing, in the counts or in the reference.
+        """
+        wanted = spec.features.columns
+        frozen: dict[str, NumericReference | CategoricalReference] = {**reference.numeric, **reference.categorical}
+        _require(frozen, wanted, _whose(spec))
+        _require(counts.columns, wanted, f"{spec.name}: counts")
+        return tuple(_drift(frozen[name], name, counts.columns[name]) for name in wanted)
+
+    def drift_of_scores(self, reference: Reference, counts: ColumnCounts) -> float:
+        """PSI of the scores, from counts by this reference."""
+        return _drift(reference.score, _SCORE, counts).psi
+
+    def measure(
+        self, spec: UseCase, reference: Reference, features: pl.LazyFrame
+    ) -> dict[str, tuple[ColumnDrift, ...]]:
+        """`drift_of` the `count` of every partition, in key order; raises what they do."""
+        counted = self.count(spec, reference.model_dump_json().encode(), features)
+        return {partition: self.drift_of(spec, reference, counts) for partition, counts in counted.items()}
+
+    def measure_scores(self, spec: UseCase, reference: Reference, scores: pl.LazyFrame) -> dict[str, float]:
+        """`drift_of_scores` of the `count_scores` of every partition, in key order; raises what they do."""
+        counted = self.count_scores(spec, reference, scores)
+        return {partition: self.drift_of_scores(reference, counts) for partition, counts in counted.items()}
 
 
-def _number(column: str) -> pl.Expr:
-    return pl.col(column).cast(pl.Float64).fill_nan(None)
+def _whose(spec: UseCase) -> str:
+    return f"{spec.name}: the champion's reference"
 
 
 def _edges(values: pl.Series, bins: int) -> tuple[float, ...]:
@@ -184,52 +168,35 @@ def _edges(values: pl.Series, bins: int) -> tuple[float, ...]:
     return tuple(sorted(edge for edge in {*inner, *above} if math.isfinite(edge)))
 
 
-def _numeric(binning: _Binning, counts: Mapping[int, int]) -> NumericReference:
-    return NumericReference(
-        edges=binning.edges,
-        counts=tuple(counts.get(i, 0) for i in range(len(binning.edges) + 1)),
-        nulls=counts.get(_NULL, 0),
-    )
+def _numeric(values: pl.Series, bins: int) -> NumericReference:
+    edges = _edges(values, bins)
+    counts = column_counts(Edges(edges).tally(values))
+    return NumericReference(edges=edges, counts=counts.bins, nulls=counts.nulls)
 
 
-def _drift(reference: NumericReference | CategoricalReference, column: str, counts: Mapping[int, int]) -> ColumnDrift:
-    before = list(reference.counts.values() if isinstance(reference, CategoricalReference) else reference.counts)
-    now = [counts.get(i, 0) for i in range(len(before))]
-    nulls, unseen = counts.get(_NULL, 0), counts.get(_UNSEEN, 0)
-    rows = sum(counts.values())
-    beside = [(reference.nulls, nulls), (0, unseen)]
+def _categorical(values: pl.Series) -> CategoricalReference:
+    text = values.cast(pl.String)
+    words = text.drop_nulls().unique().sort().to_list()
+    counts = column_counts(Words(words).tally(text))
+    return CategoricalReference(counts=dict(zip(words, counts.bins, strict=True)), nulls=counts.nulls)
+
+
+def _drift(reference: NumericReference | CategoricalReference, column: str, counts: ColumnCounts) -> ColumnDrift:
+    before = reference.counts.values() if isinstance(reference, CategoricalReference) else reference.counts
+    rows = max(sum(counts.bins) + counts.nulls + counts.unseen, 1)
     return ColumnDrift(
         column=column,
-        psi=psi([*before, *(r for r, _ in beside)], [*now, *(c for _, c in beside)]),
-        null_share=nulls / rows,
-        unseen_share=unseen / rows,
+        psi=psi([*before, reference.nulls, 0], [*counts.bins, counts.nulls, counts.unseen]),
+        null_share=counts.nulls / rows,
+        unseen_share=counts.unseen / rows,
     )
 
 
-def _whole(rows: pl.LazyFrame, binnings: Iterable[_Binning]) -> dict[str, dict[int, int]]:
-    """Counts by column and bin over all rows; a column has no entry for an empty bin."""
-    binnings = list(binnings)
-    counted = _by_partition(rows.with_columns(pl.lit("all").alias("partition")), binnings)
-    return counted.get("all", {binning.column: {} for binning in binnings})
-
-
-def _by_partition(rows: pl.LazyFrame, binnings: Sequence[_Binning]) -> dict[str, dict[str, dict[int, int]]]:
-    """Counts by partition (in key order), column and bin: one query over the rows, whatever the number of columns."""
-    # Columns are numbered in the query: a feature may itself be called `partition` or `bin` elsewhere.
-    bins = rows.select(
-        pl.col("partition").alias("key"), *(binning.bin().alias(f"{i}") for i, binning in enumerate(binnings))
-    )
-    pieces = [
-        bins.group_by("key", pl.col(f"{i}").alias("bin")).len("rows").with_columns(pl.lit(i).alias("column"))
-        for i in range(len(binnings))
-    ]
-    found: dict[str, dict[str, dict[int, int]]] = {}
-    for key, number, count, column in pl.concat(pieces).sort("key").collect().iter_rows():
-        columns = found.get(str(key))
-        if columns is None:
-            columns = found[str(key)] = {binning.column: {} for binning in binnings}
-        columns[binnings[column].column][number] = count
-    return found
+def _by_partition(rows: pl.LazyFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The rows, read once, in bounded frames of one partition each; a partition may come in several."""
+    for batch in rows.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=False, engine="streaming"):
+        for (partition,), part in batch.partition_by("partition", as_dict=True).items():
+            yield str(partition), part
 
 
 def _require(found: Iterable[str], wanted: Iterable[str], where: str) -> None:

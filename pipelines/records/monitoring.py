@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, PlainSerializer
 
 from pipelines.records.base import Record
 from pipelines.records.training import ModelRef
@@ -35,11 +39,44 @@ class Reference(Record):
     score_rows: int
 
 
+#: A column has no more bins than this: what JSON says of a run of empty ones is not believed beyond it.
+_MOST_BINS = 1 << 24
+
+
+def _shortened(bins: Sequence[int]) -> list[int]:
+    """Counts with each run of two zeros or more as one negative number, its length.
+
+    >>> _shortened((7, 0, 1, 0, 0, 0))
+    [7, 0, 1, -3]
+    """
+    short: list[int] = []
+    for empty, run in groupby(bins, key=lambda count: count == 0):
+        counts = list(run)
+        short += [-len(counts)] if empty and len(counts) > 1 else counts
+    return short
+
+
+def _restored(told: Any) -> Any:
+    """The inverse of `_shortened`; counts that were not shortened stay as they are.
+
+    >>> _restored([7, 0, 1, -3])
+    (7, 0, 1, 0, 0, 0)
+    """
+    if not isinstance(told, list | tuple) or set(map(type, told)) != {int} or min(told) >= 0:
+        return told
+    if sum(max(-count, 1) for count in told) > _MOST_BINS:
+        raise ValueError(f"more than {_MOST_BINS} bins")
+    return tuple(count for each in told for count in ((each,) if each >= 0 else (0,) * -each))
+
+
 class ColumnCounts(Record):
     """Rows of one column by the bins of a reference."""
 
-    bins: tuple[int, ...]
-    """In the order of the reference's bins, or of its categories."""
+    bins: Annotated[
+        tuple[int, ...], BeforeValidator(_restored), PlainSerializer(_shortened, list[int], when_used="json")
+    ]
+    """In the order of the reference's bins, or of its categories. In JSON a run of empty bins is one negative number:
+    a column of ten thousand categories, of which a night sees some, takes no more room than what it sees."""
     nulls: int = 0
     unseen: int = 0
     """Values that the reference does not hold (categorical columns)."""

@@ -16,7 +16,7 @@ from pipelines.artifacts import DIGESTS, read
 from pipelines.errors import IntegrityError, SchemaMismatch, UnavailableError, explain
 from pipelines.machine import usable_cores
 from pipelines.scoring.cut import cut
-from pipelines.scoring.encode import encoders
+from pipelines.scoring.encode import Encoder, encoders
 from pipelines.scoring.session import Session
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Batch:
     """[n], or [n, classes]."""
     unknown: Mapping[str, int]
     """Rows whose value the model takes for unknown, neither missing nor in its vocabulary, by categorical feature."""
+    codes: Mapping[str, NDArray[np.int64]]
+    """[n] by categorical feature; see `Engine.encoders`."""
 
 
 class Engine:
@@ -82,6 +84,8 @@ class Engine:
             raise IntegrityError(explain(str(folder), f"not a model artifact: {error}")) from None
         self.enters_behind_encoders = entered is not None
         """Whether text is encoded here; otherwise the whole graph is run, text in."""
+        self.encoders: Mapping[str, Encoder] = self._encoders if self.enters_behind_encoders else {}
+        """What made the codes of a batch, by categorical feature; none when the graph itself encodes."""
         self.threads = threads or usable_cores()
         self._tile = tile_rows
         tensors: dict[str, str] = self.facts["codes"]["tensors"] if self.enters_behind_encoders else {}
@@ -152,16 +156,21 @@ class Engine:
         if not tiles:
             classes = len(self.facts.get("classes") or ())
             empty = np.empty((0, classes) if classes else (0,), dtype=np.float32)
-            return Batch(empty, dict.fromkeys(self.categorical, 0))
+            codes = {name: np.empty(0, np.int64) for name in self.encoders}
+            return Batch(empty, dict.fromkeys(self.categorical, 0), codes)
         parts = [tile.result() for tile in tiles]
         if len(parts) == 1:
             return parts[0]
         unknown = {name: sum(part.unknown[name] for part in parts) for name in self.categorical}
-        return Batch(np.concatenate([part.scores for part in parts]), unknown)
+        codes = {name: np.concatenate([part.codes[name] for part in parts]) for name in self.encoders}
+        return Batch(np.concatenate([part.scores for part in parts]), unknown, codes)
 
     def _scored(self, tile: pl.DataFrame) -> Batch:
+        import numpy as np
+
         columns = self._columns(tile)
-        return Batch(self._run(columns, tile.height), self._unknown(tile, columns))
+        codes = {name: np.asarray(columns[self.facts["codes"]["tensors"][name]], np.int64) for name in self.encoders}
+        return Batch(self._run(columns, tile.height), self._unknown(tile, columns), codes)
 
     def _unknown(self, tile: pl.DataFrame, columns: Mapping[str, NDArray[np.generic]]) -> dict[str, int]:
         import numpy as np

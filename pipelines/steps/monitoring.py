@@ -20,7 +20,6 @@ from pipelines.policies.retraining import decide as decide_retraining
 from pipelines.ports import DriftDetector, DriftReporter, ModelRegistry, SnapshotStore
 from pipelines.records import (
     Check,
-    ColumnDrift,
     ModelRef,
     Observation,
     Observations,
@@ -32,6 +31,7 @@ from pipelines.records import (
     TrainingSet,
 )
 from pipelines.spec import GREATER_IS_BETTER, UseCase
+from pipelines.steps.counted import input_drift, noted, score_drift
 from pipelines.steps.features import build_features, labelled
 from pipelines.steps.inputs import heads
 from pipelines.steps.logs import append
@@ -55,7 +55,7 @@ def observe(
     """Looks back on the window that ends with `as_of`: one observation a partition.
 
     Only predictions of the present champion are compared with its reference; a partition that another model scored
-    counts as not scored.
+    counts as not scored. What scoring counted is added up; rows are counted here where it did not count them.
 
     Raises:
         NotFoundError: nothing was ingested or scored yet.
@@ -69,18 +69,14 @@ def observe(
     seen = TrainingSet.model_validate({"folder": "", **json.loads(learned)})
 
     held = store.partitions(snapshots["rows"])
+    known = noted(spec, store, snapshots, champion, frozen, wanted)
     present = [key for key in wanted if key in held]
-    together = pl.lit(as_of).alias("partition")
-    columns: Mapping[str, tuple[ColumnDrift, ...]] = {}
-    pooled: Mapping[str, tuple[ColumnDrift, ...]] = {}
-    if present:
-        features = build_features(spec, store, snapshots, present).collect().lazy()
-        columns = drift.measure(spec, reference, features)
-        pooled = drift.measure(spec, reference, features.with_columns(together))
-    scores = _scores(spec, store, snapshots[PREDICTIONS], champion, wanted)
-    score_psi = drift.measure_scores(spec, reference, scores.lazy().select("partition", "score"))
-    pooled_score = drift.measure_scores(spec, reference, scores.lazy().select(together, "score"))
-    labels = _labelled_scores(spec, store, snapshots, scores, as_of)
+    inputs = input_drift(spec, store, drift, snapshots, frozen, present, known.inputs)
+    mature = _mature(spec, store, snapshots[spec.label.table], wanted, as_of)
+    read = [key for key in wanted if key in mature or key not in known.scores]
+    scores = _scores(spec, store, snapshots[PREDICTIONS], champion, read)
+    score_psi, pooled_score = score_drift(spec, drift, reference, known.scores, scores)
+    labels = _labelled_scores(spec, store, snapshots, scores, mature)
     quarantined = {entry.partition for entry in store.quarantined("rows")}
 
     observed = []
@@ -91,7 +87,7 @@ def observe(
                 partition=key,
                 rows=held[key].rows if key in held else 0,
                 state=_state(spec, key, held, score_psi, quarantined),
-                drift=columns.get(key, ()),
+                drift=inputs.columns.get(key, ()),
                 score_psi=score_psi.get(key),
                 labels=mine.height,
                 metric=_metric(spec, mine),
@@ -106,8 +102,8 @@ def observe(
         metric=spec.watched_metric,
         greater_is_better=GREATER_IS_BETTER[spec.watched_metric],
         window=tuple(observed),
-        pooled=pooled.get(as_of, ()),
-        pooled_score_psi=pooled_score.get(as_of),
+        pooled=inputs.pooled,
+        pooled_score_psi=pooled_score,
         live_metric=_metric(spec, labels),
         live_labels=labels.height,
         new_labels=_new_labels(spec, store, snapshots[spec.label.table], seen.holdout[1], as_of),
@@ -123,7 +119,7 @@ def _state(
 ) -> Literal["observed", "missing", "quarantined", "not_scored", "few_rows"]:
     if key not in held:
         return "quarantined" if key in quarantined else "missing"
-    if key not in scored:
+    if key not in scored and held[key].rows:
         return "not_scored"
     return "few_rows" if held[key].rows < spec.drift.min_rows else "observed"
 
@@ -139,21 +135,25 @@ def _scores(
     return (picked if names == ["score"] else picked.with_columns(pl.max_horizontal(names).alias("score"))).collect()
 
 
+def _mature(spec: UseCase, store: SnapshotStore, snapshot: SnapshotRef, wanted: list[str], as_of: str) -> list[str]:
+    """The partitions whose labels are published and have matured by `as_of`."""
+    newest = keys.shift(as_of, -max(spec.label.maturity, spec.tables[spec.label.table].lag), spec.granularity)
+    held = store.partitions(snapshot)
+    return [key for key in wanted if key <= newest and key in held]
+
+
 def _labelled_scores(
     spec: UseCase,
     store: SnapshotStore,
     snapshots: Mapping[str, SnapshotRef],
     scores: pl.DataFrame,
-    as_of: str,
+    mature: list[str],
 ) -> pl.DataFrame:
-    """Scores joined with the labels that have matured by `as_of`."""
-    newest = keys.shift(as_of, -max(spec.label.maturity, spec.tables[spec.label.table].lag), spec.granularity)
-    table = snapshots[spec.label.table]
-    held = store.partitions(table)
-    mature = [key for key in scores.get_column("partition").unique().sort() if key <= newest and key in held]
-    labels = labelled(spec, store.scan(table, mature)).collect()
+    """Scores joined with the labels of mature partitions."""
+    chosen = sorted(set(mature).intersection(scores.get_column("partition").unique()))
+    labels = labelled(spec, store.scan(snapshots[spec.label.table], chosen)).collect()
     on = ["partition", *spec.rows.key]  # a key is unique within its partition
-    return scores.filter(pl.col("partition").is_in(mature)).join(labels, on=on, how="inner")
+    return scores.filter(pl.col("partition").is_in(chosen)).join(labels, on=on, how="inner")
 
 
 def _metric(spec: UseCase, rows: pl.DataFrame) -> float | None:

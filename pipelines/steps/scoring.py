@@ -301,10 +301,12 @@ class Scorer:
         Returns:
             How many rows there are.
         """
-        counter, unknown = Counter(self.reference), dict.fromkeys(self.engine.categorical, 0)
+        encoders = self.engine.encoders
+        counter, unknown = Counter(self.reference, encoders=encoders), dict.fromkeys(self.engine.categorical, 0)
         with Writer(path, self.schema, _REPEATED) as file:
             for _, frame, features, batch in rows:
-                counter.add(features, batch.scores, frame.get_column(DECISION) if DECISION in frame.columns else None)
+                decided = frame.get_column(DECISION) if DECISION in frame.columns else None
+                counter.add(features, batch.scores, decided, batch.codes)
                 for name, count in batch.unknown.items():
                     unknown[name] += count
                 file.write(frame)
@@ -313,7 +315,7 @@ class Scorer:
     def end(self, file: Writer, counts: Counts, unknown: Mapping[str, int], unseen: dict[str, float]) -> int:
         """Ends a partition's file with its notes."""
         unseen.update({name: count / max(counts.rows, 1) for name, count in unknown.items()})
-        return file.close({NOTE: counts.model_dump_json(), _UNKNOWN: json.dumps(unknown)})
+        return file.close({NOTE: counts.model_dump_json(exclude_defaults=True), _UNKNOWN: json.dumps(unknown)})
 
     def _rows(self, partition: str, keys: pl.DataFrame, batch: Batch) -> pl.DataFrame:
         scores, spec = batch.scores, self.spec

@@ -194,6 +194,17 @@ def test_unseen_is_what_the_model_takes_for_unknown(binary: Artifact) -> None:
     assert unknown(engine, rows.clear()) == {"colour": 0, "shape": 0}
 
 
+def test_a_batch_has_each_rows_codes_as_its_encoders_give_them(binary: Artifact) -> None:
+    rows = every_value(card(binary)["vocabularies"]["colour"])
+    engine = Engine(binary.folder, tile_rows=7)
+    assert rows.height > 7, "several tiles"
+    for frame in (rows, rows.head(3), rows.clear()):
+        (batch,) = engine.score_batches([frame])
+        assert list(batch.codes) == list(engine.encoders) == list(TEXT)
+        for name, encoder in engine.encoders.items():
+            assert batch.codes[name].tolist() == frame.select(encoder.expression()).to_series().to_list()
+
+
 def unknown(engine: Engine, rows: pl.DataFrame) -> dict[str, int]:
     (batch,) = engine.score_batches([rows])
     return dict(batch.unknown)
