@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines import partitions as keys
+from pipelines.alerts import AlertBook
 from pipelines.environment import environment_digest
 from pipelines.errors import NotFoundError, explain
 from pipelines.ports import (
@@ -34,6 +36,7 @@ from pipelines.ports import (
     Validator,
 )
 from pipelines.records import (
+    Alert,
     AliasState,
     Approval,
     AuditedScores,
@@ -65,6 +68,9 @@ from pipelines.records import (
 )
 from pipelines.settings import Settings
 from pipelines.spec import UseCase, load_spec
+
+if TYPE_CHECKING:
+    from pipelines.steps.lateness import Missing
 
 #: Characters of a use case's name, see `spec.base.Name`.
 _LONGEST_NAME = 48
@@ -277,12 +283,19 @@ class Runtime:
         """
         return self.registry.get(version, staged="staging" in self.spec.stages)
 
-    def plan_scores(self, partitions: Sequence[str], version: int | None = None) -> ScorePlan:
-        """Resolves what is to be scored with the champion, or with a named version; see `steps.scoring.plan`."""
+    def plan_scores(
+        self, partitions: Sequence[str], model: str = "champion", *, anew: bool = False
+    ) -> tuple[ScorePlan, ...]:
+        """Resolves what is to be scored, a plan a model version; see `steps.scoring.plan`.
+
+        Args:
+            model: `champion`, or the number of a version.
+            anew: score again what another model scored.
+        """
         from pipelines.steps import scoring
 
-        anew = version is not None
-        return scoring.plan(self.spec, self.store, self.model(version), partitions, self.run, anew=anew)
+        chosen = self.model(None if model == "champion" else int(model))
+        return (scoring.plan(self.spec, self.store, chosen, partitions, self.run, anew=anew),)
 
     def score_plan(self, plan: ScorePlan) -> Scored:
         """Scores a plan and stages the scores; see `steps.scoring.score`."""
@@ -308,9 +321,15 @@ class Runtime:
         """The folder of a plan's pieces: the same plan has the same one, and no other has it."""
         return self.settings.work / self.spec.name / "scores" / plan.key
 
+    def forget_pieces(self, plan: ScorePlan) -> None:
+        """Removes the pieces of a plan whose scores are published."""
+        shutil.rmtree(self.pieces(plan), ignore_errors=True)
+
     def score(self, partitions: Sequence[str], version: int | None = None) -> Scored:
         """Plans, scores and stages."""
-        return self.score_plan(self.plan_scores(partitions, version))
+        named = version is not None
+        (plan,) = self.plan_scores(partitions, str(version) if named else "champion", anew=named)
+        return self.score_plan(plan)
 
     def audit_scores(self, scored: Scored) -> AuditedScores:
         """Audits staged scores; see `steps.score_audit.audit_scores`."""
@@ -323,6 +342,28 @@ class Runtime:
         from pipelines.steps import predictions
 
         return predictions.publish_scores(self.store, audited, self.run)
+
+    # -- alerts --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def alerts(self) -> AlertBook:
+        """What has been told to people about this use case."""
+        return AlertBook(self.settings.alerts / f"{self.spec.name}.jsonl")
+
+    def missing(self, partition: str) -> Missing | None:
+        """What keeps a night from having its scores; see `steps.lateness.missing`."""
+        from pipelines.steps import lateness
+
+        return lateness.missing(self.spec, self.store, partition)
+
+    def end_lateness(self, scores: Sequence[Prediction]) -> tuple[Alert, ...]:
+        """Ends the open alerts about nights whose scores are published now."""
+        return self.alerts.resolve(
+            {part.partition for part in scores},
+            at=datetime.now(UTC),
+            run=f"{self.run.dag_id}/{self.run.run_id}",
+            how="its scores are published",
+        )
 
     # -- train ---------------------------------------------------------------------------------------------------
 
