@@ -33,7 +33,7 @@ says *score anew*.{delivers}
 
 **Nights that have passed.** A range in the form is one run: it takes what is published, in any order, is marked as a
 backfill in every commit, starts no other run and raises no alert. With the model `as-of` each night is scored by the
-version that was champion then.
+version that was champion then; nights before the first champion stay without scores, as the log of `publish` says.
 
 **When it fails.** *Skipped* means that there is no champion yet: run `{name}_train`; a pink `shard` alone is the
 normal case: there was little enough for `score` itself. A red `shard`: clear it, only this piece is scored again. A red
@@ -131,8 +131,9 @@ def _model_params() -> dict[str, Param]:
             False,
             type="boolean",
             title="Score anew",
-            description="Replace what another model scored from the same rows. Otherwise scores that people may have "
-            "acted on stay as they are, and only nights without scores, or with restated rows, are scored.",
+            description="Replace what another model scored from the same rows; a version given by its number does so "
+            "in any case. Otherwise scores that people may have acted on stay as they are, and only nights without "
+            "scores, or with restated rows, are scored.",
         ),
     }
 
@@ -196,7 +197,10 @@ def build(spec: UseCase) -> DAG:
         if not this.ranged and get_current_context()["dag_run"].partition_key is None:
             event.add_partitions(this.label)  # named in the form: the event needs its key all the same
         scored = {part.partition for part in scores}
-        if absent := [partition for partition in this.partitions if partition not in scored]:
+        absent = [partition for partition in this.partitions if partition not in scored]
+        if early := runtime.published(absent):
+            logging.getLogger("task").warning("no model was champion yet when these ran: %s", ", ".join(early))
+        if absent := [partition for partition in absent if partition not in early]:
             raise AirflowFailException(
                 explain(
                     f"{spec.name}/rows",
