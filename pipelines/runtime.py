@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines import partitions as keys
+from pipelines.alerts import AlertBook
 from pipelines.environment import environment_digest
 from pipelines.errors import NotFoundError, explain
 from pipelines.ports import (
@@ -34,6 +36,7 @@ from pipelines.ports import (
     Validator,
 )
 from pipelines.records import (
+    Alert,
     AliasState,
     Approval,
     AuditedScores,
@@ -66,6 +69,9 @@ from pipelines.records import (
 )
 from pipelines.settings import Settings
 from pipelines.spec import UseCase, load_spec
+
+if TYPE_CHECKING:
+    from pipelines.steps.lateness import Missing
 
 #: Characters of a use case's name, see `spec.base.Name`.
 _LONGEST_NAME = 48
@@ -321,6 +327,10 @@ class Runtime:
         """The folder of a plan's pieces: the same plan has the same one, and no other has it."""
         return self.settings.work / self.spec.name / "scores" / plan.key
 
+    def forget_pieces(self, plan: ScorePlan) -> None:
+        """Removes the pieces of a plan whose scores are published."""
+        shutil.rmtree(self.pieces(plan), ignore_errors=True)
+
     def score(self, partitions: Sequence[str], version: int | None = None) -> Scored:
         """Plans, scores and stages, with the champion or a named version."""
         (plan,) = self.plan_scores(partitions, "champion" if version is None else version)
@@ -345,6 +355,28 @@ class Runtime:
         now = now or datetime.now(UTC)
         wanted = nights.span(self.spec, self.store, self.source, now) if partitions is None else partitions
         return nights.nights(self.spec, self.store, self.source, wanted, now)
+
+    # -- alerts --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def alerts(self) -> AlertBook:
+        """What has been told to people about this use case."""
+        return AlertBook(self.settings.alerts / f"{self.spec.name}.jsonl")
+
+    def missing(self, partition: str) -> Missing | None:
+        """What keeps a night from having its scores; see `steps.lateness.missing`."""
+        from pipelines.steps import lateness
+
+        return lateness.missing(self.spec, self.store, partition)
+
+    def end_lateness(self, scores: Sequence[Prediction]) -> tuple[Alert, ...]:
+        """Ends the open alerts about nights whose scores are published now."""
+        return self.alerts.resolve(
+            {part.partition for part in scores},
+            at=datetime.now(UTC),
+            run=f"{self.run.dag_id}/{self.run.run_id}",
+            how="its scores are published",
+        )
 
     # -- train ---------------------------------------------------------------------------------------------------
 

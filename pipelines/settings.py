@@ -118,6 +118,11 @@ class Settings(BaseSettings):
         return self.home / "reports"
 
     @cached_property
+    def alerts(self) -> Path:
+        """Root of the books of alerts, one a use case."""
+        return self.home / "alerts"
+
+    @cached_property
     def work(self) -> Path:
         """Root of training sets and other files that may be deleted between runs."""
         return self.home / "work"

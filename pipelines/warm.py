@@ -62,7 +62,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "publish": (*_INGEST, "pipelines.backends.gx"),
     "announce": (),
     "score": _ENGINE,
+    "shard": _ENGINE,
     "audit": (*_STORE, "pyarrow.parquet", "pipelines.steps.scoring"),
+    # A sink's own library is imported by the sink.
+    "deliver": _STORE,
     "observe": _MONITOR,
     "report": (*_MONITOR, "evidently", "evidently.presets", "pipelines.backends.evidently_report"),
     "decide": _MONITOR,

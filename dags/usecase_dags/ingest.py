@@ -11,7 +11,7 @@ from pipelines.errors import explain
 from pipelines.records import Landing, Publication, Quarantined, Validated
 from pipelines.spec import UseCase
 from usecase_dags.context import asked_of, open_runtime
-from usecase_dags.shared import dag_options, last_tick, partitions_params, rows_asset, timetable
+from usecase_dags.shared import dag_options, deadline, last_tick, partitions_params, rows_asset, timetable
 from usecase_dags.steps import SNAPSHOT, VALIDATION, made, report_url, snapshot_url, step
 
 _DOC = """\
@@ -121,6 +121,7 @@ def build(spec: UseCase) -> DAG:
 
     with DAG(
         **dag_options(spec, "ingest", _DOC.format(name=spec.name)),
+        **deadline(spec),
         schedule=timetable(spec, spec.schedule),
         end_date=last_tick(spec),
         params=partitions_params(spec, "ingest"),

@@ -9,30 +9,51 @@ from airflow.sdk import DAG, Param, PartitionedAssetTimetable, TaskGroup, get_cu
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from pipelines.errors import explain
-from pipelines.records import AuditedScores, Prediction, Scored
+from pipelines.records import AuditedScores, Delivered, Piece, Prediction, Scored, ScorePlan
 from pipelines.spec import UseCase
 from usecase_dags.context import asked_of, open_runtime, param
-from usecase_dags.shared import dag_options, partitions_params, predictions_asset, rows_asset
-from usecase_dags.steps import MODEL, SNAPSHOT, made, snapshot_url, step, training_url
+from usecase_dags.shared import dag_options, deadline, partitions_params, predictions_asset, rows_asset
+from usecase_dags.steps import MODEL, SNAPSHOT, STEP, Mapped, made, snapshot_url, step, training_url
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipelines.records import Shard
     from pipelines.runtime import Runtime
 
 _DOC = """\
 Scores newly published partitions with the champion, one row for each input row, once.
 
-**What it does.** Starts by itself when `{name}_ingest` announces a partition. `score` runs the champion's int8 ONNX
-over the partition and stages the scores, `audit` checks them (as many rows as the input, the same keys, finite, in
-range, not constant), `publish` makes them visible in one atomic commit. Scoring the same partition again changes
-nothing, unless its input changed or the form names a model version.
+**What it does.** Starts by itself when `{name}_ingest` announces a partition. `score` resolves what is to be scored
+(model, snapshots, partitions) and runs the champion's int8 ONNX over it; of more than {rows:,} rows it only makes the
+plan, and `shard` scores them in pieces, {parallel} at a time, on as many workers as there are. `audit` checks the
+scores (as many rows as the input, the same keys, finite, in range, not constant), `publish` makes them visible in one
+atomic commit a model version. Scoring the same partition again changes nothing, unless its input changed or the form
+says *score anew*.{delivers}
 
-**When it fails.** *Skipped* means that there is no champion yet: run `{name}_train`. A red `audit` means that the
-scores look wrong and are in quarantine; what was published before stays: look at the input partition and at the
-champion's *MLflow run*, and run `{name}_rollback` if the model is at fault. A red `score` that says *not published*:
-ingest the partition first. After a missed asset event, trigger this DAG with the partition; nothing is scored twice.
+**Nights that have passed.** A range in the form is one run: it takes what is published, in any order, is marked as a
+backfill in every commit, starts no other run and raises no alert. With the model `as-of` each night is scored by the
+version that was champion then; nights before the first champion stay without scores, as the log of `publish` says.
+
+**When it fails.** *Skipped* means that there is no champion yet: run `{name}_train`; a pink `shard` alone is the
+normal case: there was little enough for `score` itself. A red `shard`: clear it, only this piece is scored again. A red
+`audit` means that the scores look wrong and are in quarantine; what was published before stays: look at the input
+partition and at the champion's *MLflow run*, and run `{name}_rollback` if the model is at fault. A red `score` that
+says *not published*: ingest the partition first. After a missed asset event, trigger this DAG with the partition;
+nothing is scored twice.
 A warning in the log of `score`, and its XCom `aliases`, say that somebody moved an alias in MLflow by hand: scoring
 goes by the promotion log and not by aliases; put them back with `overnight aliases {name} --restore`, or keep the
-move, for a reason, with `--adopt`.
+move, for a reason, with `--adopt`.{late}
+"""
+
+_DELIVERS = """ `deliver` then hands them to {names}, each on its own: clear a red one when its other
+side is well again; what arrived is not sent twice."""
+
+_LATE = """
+
+**When it is late.** Scores that are not published {minutes} minutes after the night's tick are told once, in
+`alerts/{name}.jsonl` and in the triggerer's log, with what is missing and what to do; publishing them, however late,
+writes that it is over.
 """
 
 
@@ -62,46 +83,124 @@ def _version(number: Any) -> str:
     return "no version" if number is None else f"version {number}"
 
 
+def _label(shard: Shard) -> str:
+    """What the grid calls a mapped task: `2013-09-01`, `2013-09-01..2013-09-07`, `2013-09-01 rows 2000000..3999999`."""
+    first, last = shard.partitions[0], shard.partitions[-1]
+    if shard.rows is not None:
+        return f"{first} rows {shard.start}..{shard.start + shard.rows - 1}"
+    return first if first == last else f"{first}..{last}"
+
+
+def _handed_over(spec: UseCase, plans: Sequence[ScorePlan]) -> list[dict[str, Any]]:
+    """The shards that tasks of their own score: none of a run of few rows, and none that Ray takes."""
+    rows = sum(plan.rows_in[partition] for plan in plans for partition in plan.due)
+    if spec.scoring.engine == "ray" or rows <= spec.scoring.shard_rows:
+        return []
+    return [
+        {"plan": number, "shard": place, "label": _label(shard)}
+        for number, plan in enumerate(plans)
+        for place, shard in enumerate(plan.shards)
+    ]
+
+
+def _merged(
+    runtime: Runtime, told: Sequence[dict[str, Any]], parts: Sequence[dict[str, Any]], pieces: Any
+) -> list[Scored]:
+    """What `score` scored itself, or what the mapped tasks did, merged and staged: one a plan."""
+    if not parts:
+        return [Scored.model_validate(one) for one in told]
+    found: list[list[Piece]] = [[] for _ in told]
+    for part, piece in zip(parts, pieces, strict=True):
+        found[part["plan"]].append(Piece.model_validate(piece["record"]))
+    return [runtime.stage_pieces(ScorePlan.model_validate(one), mine) for one, mine in zip(told, found, strict=True)]
+
+
+def _model_params() -> dict[str, Param]:
+    """Fields for the model and for what is scored already."""
+    return {
+        "model": Param(
+            "champion",
+            type="string",
+            pattern=r"^(champion|as-of|[1-9][0-9]{0,8})$",
+            examples=["champion", "as-of"],
+            title="Model",
+            description="champion: the present one. as-of: for each night the model that was champion then. "
+            "A number: this registered version.",
+        ),
+        "anew": Param(
+            False,
+            type="boolean",
+            title="Score anew",
+            description="Replace what another model scored from the same rows; a version given by its number does so "
+            "in any case. Otherwise scores that people may have acted on stay as they are, and only nights without "
+            "scores, or with restated rows, are scored.",
+        ),
+    }
+
+
 def build(spec: UseCase) -> DAG:
     """`<use case>_score`."""
     predictions = predictions_asset(spec)
 
     @step(links=(MODEL,))
-    def score() -> Scored:
+    def score() -> Mapped:
         from pipelines.steps.promotions import PROMOTIONS
 
         runtime = open_runtime(spec)
-        version = param("version")
-        if version is None and runtime.store.head(PROMOTIONS) is None:  # scoring asks the registry, which takes longer
+        model = param("model")
+        if not model.isdigit() and runtime.store.head(PROMOTIONS) is None:  # asking the registry takes longer
             raise AirflowSkipException(f"there is no champion yet; run {spec.name}_train first")
         this = asked_of(spec)
         # A range takes what is there, so that one bad night does not hold up the others.
         chosen = runtime.published(this.partitions) if this.ranged else this.partitions
         if not chosen:
             raise AirflowFailException(explain(f"{spec.name}/rows", f"nothing of {this.label} is published"))
-        scored = runtime.score(chosen, version)
-        made(MODEL, training_url(runtime, scored.model.run_id))
-        if version is None and not this.ranged and not runtime.run.backfill:
+        plans = runtime.plan_scores(chosen, model, anew=param("anew"))
+        over = _handed_over(spec, plans)
+        scored = plans if over else tuple(runtime.score_plan(plan) for plan in plans)
+        made(MODEL, training_url(runtime, plans[-1].model.run_id))
+        if model == "champion" and not runtime.run.backfill:
             _notice_moved_aliases(runtime)
-        return scored
+        return Mapped(record=scored, over=over)
 
-    @step
-    def audit(staged: dict[str, Any]) -> AuditedScores:
-        return open_runtime(spec).audit_scores(Scored.model_validate(staged["record"]))
+    @step(max_active_tis_per_dagrun=spec.scoring.parallel, map_index_template="{{ label }}")
+    def shard(part: dict[str, Any], planned: dict[str, Any]) -> Piece:
+        get_current_context()["label"] = part["label"]  # type: ignore[typeddict-unknown-key]
+        plan = ScorePlan.model_validate(planned["record"][part["plan"]])
+        return open_runtime(spec).score_shard(plan, plan.shards[part["shard"]])
+
+    # A skipped `shard` is the ordinary night; a skipped `score` has nothing to audit.
+    @step(trigger_rule="none_failed_min_one_success")
+    def audit(planned: dict[str, Any], parts: list[dict[str, Any]], pieces: Any) -> tuple[AuditedScores, ...]:
+        runtime = open_runtime(spec)
+        return tuple(runtime.audit_scores(one) for one in _merged(runtime, planned["record"], parts, pieces))
 
     @step(outlets=[predictions], links=(SNAPSHOT,))
     def publish(audited: dict[str, Any]) -> tuple[Prediction, ...]:
-        scores = open_runtime(spec).publish_scores(AuditedScores.model_validate(audited["record"]))
+        runtime, this = open_runtime(spec), asked_of(spec)
+        scores: list[Prediction] = []
+        for one in audited["record"]:
+            checked = AuditedScores.model_validate(one)
+            scores += runtime.publish_scores(checked)
+            runtime.forget_pieces(checked.scored)
+        for alert in runtime.end_lateness(scores):
+            logging.getLogger("task").info("the scores of %s, late since %s, are here", alert.partition, alert.since)
         made(SNAPSHOT, snapshot_url(scores[-1].snapshot) if scores else None)
-        this = asked_of(spec)
-        get_current_context()["outlet_events"][predictions].extra = {
+        event = get_current_context()["outlet_events"][predictions]
+        event.extra = {
             "snapshot": scores[-1].snapshot.id if scores else None,
             "partition": this.label,
             "rows": sum(part.rows_scored for part in scores),
             "model_version": max((part.model_version for part in scores), default=None),
+            "backfill": runtime.run.backfill,
         }
+        if not this.ranged and get_current_context()["dag_run"].partition_key is None:
+            event.add_partitions(this.label)  # named in the form: the event needs its key all the same
         scored = {part.partition for part in scores}
-        if absent := [partition for partition in this.partitions if partition not in scored]:
+        absent = [partition for partition in this.partitions if partition not in scored]
+        if early := runtime.published(absent):
+            logging.getLogger("task").warning("no model was champion yet when these ran: %s", ", ".join(early))
+        if absent := [partition for partition in absent if partition not in early]:
             raise AirflowFailException(
                 explain(
                     f"{spec.name}/rows",
@@ -109,26 +208,39 @@ def build(spec: UseCase) -> DAG:
                     remedy="mend and ingest those partitions; their scoring follows by itself",
                 )
             )
-        return scores
+        return tuple(scores)
+
+    @step(map_index_template="{{ label }}")
+    def deliver(name: str, published: dict[str, Any]) -> tuple[Delivered, ...]:
+        get_current_context()["label"] = name  # type: ignore[typeddict-unknown-key]
+        scores = tuple(Prediction.model_validate(one) for one in published["record"])
+        return open_runtime(spec).deliver(scores, only=name)
 
     with (
         DAG(
-            **dag_options(spec, "score", _DOC.format(name=spec.name)),
+            **dag_options(spec, "score", _doc(spec)),
+            **deadline(spec),
             schedule=PartitionedAssetTimetable(assets=rows_asset(spec)),
-            params=partitions_params(spec, "score")
-            | {
-                "version": Param(
-                    None,
-                    type=["null", "integer"],
-                    minimum=1,
-                    title="Model version",
-                    description="Score with this registered version, replacing what another one scored. "
-                    "Empty: the champion, and what is scored already stays.",
-                )
-            },
+            params=partitions_params(spec, "score") | _model_params(),
             max_active_runs=4,
         ) as dag,
         TaskGroup(group_id="predictions", tooltip="the champion's scores of the asked partitions"),
     ):
-        publish(audit(score()))
+        planned = score()
+        pieces = shard.partial(planned=planned[STEP]).expand(part=planned)
+        published = publish(audit(planned[STEP], planned, pieces))
+        if spec.delivery:
+            deliver.partial(published=published).expand(name=[one.name for one in spec.delivery])
     return dag
+
+
+def _doc(spec: UseCase) -> str:
+    names = ", ".join(f"*{one.name}* ({one.sink})" for one in spec.delivery)
+    minutes = spec.scoring.deadline_minutes
+    return _DOC.format(
+        name=spec.name,
+        rows=spec.scoring.shard_rows,
+        parallel=spec.scoring.parallel,
+        delivers=_DELIVERS.format(names=names) if names else "",
+        late=_LATE.format(minutes=minutes, name=spec.name).rstrip("\n") if minutes else "",
+    )

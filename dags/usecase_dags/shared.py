@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, CronPartitionTimetable, Param
+from airflow.sdk import Asset, AsyncCallback, CronPartitionTimetable, DeadlineAlert, Param
 
 from pipelines import partitions
 from pipelines.errors import SpecError, explain
+from usecase_dags.context import PROJECT
 
 if TYPE_CHECKING:
     from pipelines.records import Promotion
@@ -77,6 +79,36 @@ def timetable(spec: UseCase, cron: str) -> CronPartitionTimetable:
     return CronPartitionTimetable(
         cron, timezone="UTC", run_offset=-1, key_format=partitions.key_format(spec.granularity)
     )
+
+
+def deadline(spec: UseCase) -> dict[str, Any]:
+    """The DAG argument that has Airflow look whether a night's scores are published in time; see the plugin.
+
+    Nothing, when the spec gives no deadline.
+    """
+    minutes = spec.scoring.deadline_minutes
+    if minutes is None:
+        return {}
+    plugins = str(PROJECT / "plugins")
+    if plugins not in sys.path:  # Airflow has put it there, a plain Python has not
+        sys.path.append(plugins)
+    from overnight_deadlines import NightDeadline, tell_if_late
+
+    reference = NightDeadline(offset=tick_offset(spec).total_seconds(), minutes=minutes, granularity=spec.granularity)
+    return {
+        "deadline": DeadlineAlert(
+            name=f"scores of a night, {minutes} min after its tick",
+            reference=reference,
+            interval=timedelta(minutes=minutes),
+            callback=AsyncCallback(tell_if_late, {"use_case": spec.name}),
+        )
+    }
+
+
+def tick_offset(spec: UseCase) -> timedelta:
+    """From a partition's end to the tick of `schedule` that takes it: `0 2 * * *` gives two hours."""
+    minute, hour, *_ = spec.schedule.split()
+    return timedelta(hours=int(hour) if spec.granularity == "day" else 0, minutes=int(minute))
 
 
 def partition_param(spec: UseCase, title: str, description: str) -> Param:

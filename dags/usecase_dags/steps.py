@@ -2,13 +2,15 @@
 
 A step returns a record. The task returns {"record": <the record as JSON>, "seconds": {"import", "work"}, "imported":
 <modules that were not there before the task>}, links what it made, and fails at once, without retries, when a retry
-cannot help.
+cannot help. A step that a mapped task follows returns a `Mapped`: Airflow maps over nothing but what a task returns, so
+the task returns that list, and the rest is its XCom `step`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
@@ -119,6 +121,19 @@ def timed(step: str, work: Callable[[], Any]) -> dict[str, Any]:
     return {"record": _as_json(value), "seconds": {"import": seconds, "work": worked}, "imported": imported}
 
 
+#: The XCom that holds what a task would return, did it not return what is mapped over.
+STEP = "step"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mapped:
+    """What a step returns that a mapped task follows."""
+
+    record: Any
+    over: Sequence[dict[str, Any]]
+    """One mapped task each; none, and Airflow skips them without starting a process."""
+
+
 def _as_json(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
@@ -138,13 +153,26 @@ class StepOperator(DecoratedOperator):
         self.operator_extra_links = tuple(links)
         self.made: dict[str, str] = {}
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 (the step asks for its context)
+    def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any]]:
         """Imports, then works; both are timed.
 
         Raises:
             AirflowFailException: the step said that a retry cannot help.
         """
-        return timed(self.python_callable.__name__, lambda: self.python_callable(*self.op_args, **self.op_kwargs))
+        over: list[Sequence[dict[str, Any]]] = []
+
+        def work() -> Any:
+            value = self.python_callable(*self.op_args, **self.op_kwargs)
+            if not isinstance(value, Mapped):
+                return value
+            over.append(value.over)
+            return value.record
+
+        done = timed(self.python_callable.__name__, work)
+        if not over:
+            return done
+        context["ti"].xcom_push(key=STEP, value=done)
+        return list(over[0])
 
 
 def step(function: Callable[..., Any] | None = None, **options: Any) -> TaskDecorator:

@@ -167,6 +167,11 @@ class Airflow:
                 return None
             raise
 
+    def step(self, run: Run, task_id: str) -> Any:
+        """A step's record, seconds and imports, whether or not a mapped task follows it."""
+        found = self.result(run, task_id)
+        return self.result(run, task_id, "step") if isinstance(found, list) else found
+
     def log(self, run: Run, task_id: str, tries: int = 1) -> str:
         """What a try of a task logged, an entry a line."""
         told = self.get(f"{self._tasks_of(run)}/{quote(task_id)}/logs/{tries}", full_content="true")["content"]
@@ -207,7 +212,7 @@ class Airflow:
 
     def _task(self, run: Run, raw: Mapping[str, Any]) -> Task:
         scheduled, begun = _instant(raw["scheduled_when"]), _instant(raw["start_date"])
-        result = self.result(run, raw["task_id"]) if raw["state"] == "success" else None
+        result = self.step(run, raw["task_id"]) if raw["state"] == "success" else None
         seconds = result.get("seconds", {}) if isinstance(result, dict) else {}
         return Task(
             dag_id=run.dag_id,

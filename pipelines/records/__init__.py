@@ -1,5 +1,6 @@
 """What steps hand each other: small, frozen, and JSON both ways (they travel through XCom)."""
 
+from pipelines.records.alerts import Alert
 from pipelines.records.base import Record, RunInfo
 from pipelines.records.monitoring import (
     CategoricalReference,
@@ -77,6 +78,7 @@ from pipelines.records.training import (
 )
 
 __all__ = [
+    "Alert",
     "AliasState",
     "Approval",
     "Audit",

@@ -190,7 +190,8 @@ def test_a_night_goes_by_the_log_and_warns_of_an_alias_that_was_moved_by_hand(li
     finally:
         live.runtime.registry.set_alias("champion", champion)
     task = "predictions.score"
-    assert live.airflow.result(run, task)["record"]["model"]["version"] == champion
+    (scored,) = live.airflow.step(run, task)["record"]
+    assert scored["model"]["version"] == champion
     remedy = "overnight aliases readings --restore, or --adopt"
     moved = {"alias": "champion", "expected": champion, "found": champion - 1, "remedy": remedy}
     assert live.airflow.result(run, task, "aliases") == [moved]
