@@ -8,13 +8,14 @@ import os
 import click
 
 from pipelines import __version__
-from pipelines.cli import cards, chain, champion, erasure, models, provenance, snapshots, steps
+from pipelines.cli import cards, chain, champion, delivery, erasure, models, provenance, snapshots, steps
 from pipelines.cli.shared import Commands
 
 #: A command is a function of one of these modules; each module lists its own.
 _ROOMS = (
     chain,
     champion,
+    delivery,
     steps,
     cards,
     snapshots,
