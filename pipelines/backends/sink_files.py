@@ -6,8 +6,8 @@
 
 What a reader does: waits until `_SUCCESS` is there (it stays, also when a partition is restated), reads
 `manifest.json`, then exactly the files that it names. When one of them is gone, the partition was restated in that
-moment: read the manifest again. So a reader has the former rows or the new ones, never some of each. Who reads `part-*` without the
-manifest may, for a moment, see both.
+moment: read the manifest again. So a reader has the former rows or the new ones, never some of each. Who reads
+`part-*` without the manifest may, for a moment, see both.
 
 A restated partition: files under new names, then the manifest in one exchange, then `_SUCCESS`, then the former files
 go. The manifest is exchanged only for the one that was read before (S3: If-Match), so of two processes one wins and the

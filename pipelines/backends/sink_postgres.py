@@ -15,6 +15,7 @@ Nothing of rows or of the address is in an error: the server's own words may quo
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, LiteralString, NoReturn
 
@@ -78,6 +79,10 @@ _LEDGER_COLUMNS: Mapping[str, str] = {
 }
 #: Classes of SQLSTATE that pass by themselves: connection, resources, locks, operator's intervention, system.
 _PASSING = ("08", "40", "53", "55", "57", "58", "XX")
+#: What may be told of an address. A `/` or `@` in a password that is not percent-encoded makes other parts of it.
+_HOST = re.compile(r"[A-Za-z0-9_.,:/%-]*")
+_PORT = re.compile(r"[0-9,]*")
+_DATABASE = re.compile(r"[A-Za-z0-9_.$-]*")
 _LOGIN = (
     "authentication failed",
     "does not exist",
@@ -102,14 +107,9 @@ class PostgresSink:
         """
         self._delivery = delivery
         self._address = address
-        self._names = _read(delivery, address)
-
-    @property
-    def where(self) -> str:
+        database, self._impatient = _read(delivery, address)
+        self.where = f"{database} {delivery.db_schema}.{delivery.table}"
         """Host, database and table; no user, no password, nothing of the address's parameters."""
-        host, port = self._names.get("host", "localhost"), self._names.get("port", "5432")
-        table = f"{self._delivery.db_schema}.{self._delivery.table}"
-        return f"postgresql://{host}:{port}/{self._names.get('dbname', '')} {table}"
 
     def deliver(self, consignment: Consignment) -> Delivered:
         """See `Sink.deliver`."""
@@ -141,7 +141,7 @@ class PostgresSink:
             "keepalives_interval": 10,
             "keepalives_count": 3,
         }
-        if "connect_timeout" not in self._names:
+        if not self._impatient:
             options["connect_timeout"] = _CONNECT_SECONDS
         try:
             with psycopg.connect(self._address.get_secret_value(), **options) as connection:
@@ -338,11 +338,11 @@ class _Transaction:
         )
 
 
-def _read(delivery: PostgresDelivery, address: SecretStr) -> dict[str, Any]:
-    """What an address says, by libpq's names.
+def _read(delivery: PostgresDelivery, address: SecretStr) -> tuple[str, bool]:
+    """Host and database of an address, for a person, and whether it says how long a connection may take.
 
     Raises:
-        SpecError: it is none.
+        SpecError: it is none, or a special character in its password made something else of it.
     """
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
@@ -350,7 +350,10 @@ def _read(delivery: PostgresDelivery, address: SecretStr) -> dict[str, Any]:
     text = address.get_secret_value()
     if text.startswith(("postgresql://", "postgres://")):
         with contextlib.suppress(psycopg.Error, ValueError):  # they quote it
-            return dict(conninfo_to_dict(text))
+            said = conninfo_to_dict(text)
+            host, port, name = (str(said.get(part) or "") for part in ("host", "port", "dbname"))
+            if _HOST.fullmatch(host) and _PORT.fullmatch(port) and _DATABASE.fullmatch(name):
+                return f"postgresql://{host}{f':{port}' if port else ''}/{name}", "connect_timeout" in said
     raise SpecError(
         explain(
             f"delivery {delivery.name}",

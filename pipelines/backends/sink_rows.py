@@ -1,12 +1,15 @@
 """Rows as CSV, one way for files and for PostgreSQL's COPY: nothing is lost that the types can hold.
 
 Floats have as many digits as it takes to read the same number again; instants are ISO 8601 in UTC; a null is nothing,
-an empty string `""`; what is nested is JSON. Text is as it is: see `pipelines.spec.delivery` about spreadsheets.
+an empty string `""`; what is nested is JSON (numbers that
+it has not, NaN and infinities, are null there). Text is as it is: see `pipelines.spec.delivery` about spreadsheets.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
 import polars as pl
 
@@ -24,7 +27,8 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
     for name, dtype in frame.schema.items():
         column = pl.col(name)
         if is_nested(dtype):
-            texts = [None if value is None else json.dumps(value, default=str) for value in frame.get_column(name)]
+            values = frame.get_column(name).to_list()
+            texts = [None if value is None else json.dumps(_plain(value), allow_nan=False) for value in values]
             columns.append(pl.Series(name, texts, dtype=pl.String))
         elif isinstance(dtype, pl.Datetime):
             zone = "" if dtype.time_zone is None else "Z"
@@ -37,3 +41,14 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
         else:
             columns.append(column)
     return frame.with_columns(columns)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
