@@ -45,7 +45,7 @@ def attempt(sink: FileSink, disk: Path, number: int, room: dict[str, int]) -> di
 
 def main(disk: Path, folder: Path) -> None:
     """Fills the disk to each point in turn."""
-    rooms = [{"pages": pages} for pages in range(12)] + [{"files": files} for files in range(6)]
+    rooms = [{"pages": pages} for pages in (*range(6), 10, 16, 24, 40, 64)] + [{"files": files} for files in range(5)]
     for kind in ("parquet", "csv"):
         sink = file_sink(disk, folder / "cache", format=kind)
         sink.deliver(consignment(rows(0.1), kind[0]))
