@@ -41,6 +41,13 @@ NAMES = (
     "follow.previous",
     "follow.challenger",
     "follow.noted",
+    "deliver.written",
+    "deliver.listed",
+    "deliver.marked",
+    "deliver.copied",
+    "deliver.committed",
+    "deliver.answered",
+    "deliver.handed",
 )
 
 

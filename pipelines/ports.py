@@ -722,13 +722,18 @@ class ShardPool(Protocol):
 class Consignment:
     """One partition of published predictions on its way to whoever uses them."""
 
+    use_case: str
+    delivery: str
     prediction: Prediction
+    """Its snapshot is the first that held these bytes: the same key always says the same."""
     key: str
     """Idempotency key: the same key is the same rows."""
     rows: Callable[[], Iterator[pl.DataFrame]]
-    """The rows in order, a bounded frame at a time; may be called again."""
+    """The rows in order, without a `partition` column, a bounded frame at a time; may be called again."""
     schema: pl.Schema
     run: RunInfo
+    before: str | None = None
+    """Key of what our own log says was handed over last of this partition; a sink that cannot ask relies on it."""
 
 
 class Sink(Protocol):
@@ -737,11 +742,13 @@ class Sink(Protocol):
     def deliver(self, consignment: Consignment) -> Delivered:
         """Hands a partition over, once: the same key again changes nothing and says so.
 
-        A process may die at any point: whoever reads there sees the former rows of the partition or all of these.
+        A process may die at any point: whoever reads there sees the former rows of the partition or all of these. Two
+        processes may deliver one partition at once: the rows of one of them are there in the end, whole.
 
         Raises:
             UnavailableError: the other side does not answer as it should; the same call again finds out what happened.
             ServiceRefused: a person must change something there.
+            SchemaMismatch: the rows do not go into what is there.
         """
         ...
 

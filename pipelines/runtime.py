@@ -31,6 +31,7 @@ from pipelines.ports import (
     RemoteTrainer,
     Searcher,
     Signer,
+    Sink,
     SnapshotStore,
     Trainer,
     Validator,
@@ -41,6 +42,8 @@ from pipelines.records import (
     Approval,
     AuditedScores,
     Collection,
+    Delivered,
+    DeliveryEntry,
     Erasure,
     Evaluation,
     GateReport,
@@ -68,7 +71,7 @@ from pipelines.records import (
     Validated,
 )
 from pipelines.settings import Settings
-from pipelines.spec import UseCase, load_spec
+from pipelines.spec import Delivery, UseCase, load_spec
 
 if TYPE_CHECKING:
     from pipelines.steps.lateness import Missing
@@ -214,6 +217,25 @@ class Runtime:
         from pipelines.backends.evidently_report import Evidently
 
         return Evidently()
+
+    def sink(self, delivery: Delivery) -> Sink:
+        """Where a delivery goes.
+
+        Raises:
+            SpecError: the setting OVERNIGHT_TARGETS has no such target, or one of another kind.
+        """
+        address = self.settings.target(delivery.target)
+        if delivery.sink == "postgres":
+            from pipelines.backends.sink_postgres import PostgresSink
+
+            return PostgresSink(delivery, address)
+        if delivery.sink == "webhook":
+            from pipelines.backends.sink_webhook import WebhookSink
+
+            return WebhookSink(delivery, address)
+        from pipelines.backends.sink_files import FileSink
+
+        return FileSink(delivery, address, self.spec.name, self.settings.cache)
 
     # -- ingest --------------------------------------------------------------------------------------------------
 
@@ -377,6 +399,32 @@ class Runtime:
             run=f"{self.run.dag_id}/{self.run.run_id}",
             how="its scores are published",
         )
+
+    def deliver(self, predictions: Sequence[Prediction], only: str | None = None) -> tuple[Delivered, ...]:
+        """Hands published predictions over; see `steps.delivery.deliver`.
+
+        Args:
+            only: to this delivery alone.
+
+        Raises:
+            SpecError: see `sink`; or there is no such delivery.
+        """
+        from pipelines.steps import delivery
+
+        sinks = {one.name: self.sink(one) for one in delivery.chosen(self.spec, self.run, only)}
+        return delivery.deliver(self.spec, self.store, sinks, predictions, self.run)
+
+    def predicted(self, partitions: Sequence[str]) -> tuple[Prediction, ...]:
+        """What is published of the predictions of these partitions; see `steps.delivery.published`."""
+        from pipelines.steps import delivery
+
+        return delivery.published(self.store, partitions)
+
+    def deliveries(self, delivery: str | None = None, partitions: Sequence[str] | None = None) -> list[DeliveryEntry]:
+        """The log of deliveries; see `steps.deliveries.deliveries`."""
+        from pipelines.steps import deliveries
+
+        return deliveries.deliveries(self.store, delivery, partitions)
 
     # -- train ---------------------------------------------------------------------------------------------------
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pipelines.errors import SpecError, explain
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -14,7 +18,9 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 class Settings(BaseSettings):
     """Where things are on this machine. Nothing here says what a use case is: that is its spec's."""
 
-    model_config = SettingsConfigDict(env_prefix="OVERNIGHT_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="OVERNIGHT_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+    )
 
     project: Path = _CHECKOUT
     """The folder that holds include/."""
@@ -88,8 +94,37 @@ class Settings(BaseSettings):
     """Root certificates (PEM) that a signer's certificate must lead to, where models are signed by certificate."""
     code_version: str | None = None
     """Stated by images, which have no git folder."""
+    targets: Annotated[dict[str, SecretStr], NoDecode] = {}
+    """Addresses of deliveries by the name that specs use, as JSON: {"crm": "s3://bucket/prefix"}. A folder's absolute
+    path, `s3://bucket/prefix` (credentials and endpoint from the AWS_ variables), `postgresql://user:word@host/name`,
+    `https://...`."""
     warm: bool = True
     """Whether schedulers and Celery workers import once what their tasks need (see `pipelines.warm`)."""
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _no_address_in_errors(cls, given: Any) -> Any:
+        """Reads JSON. What is wrong with it is told without it: pydantic would quote the addresses."""
+        what = 'must be a JSON object of names and addresses, {"crm": "s3://bucket/prefix"}'
+        try:
+            found = json.loads(given) if isinstance(given, str) else given
+        except json.JSONDecodeError:
+            raise ValueError(what) from None
+        if not isinstance(found, dict) or not all(isinstance(one, str | SecretStr) for one in found.values()):
+            raise ValueError(what)
+        return found
+
+    def target(self, name: str) -> SecretStr:
+        """The address behind a delivery's target.
+
+        Raises:
+            SpecError: there is none of this name.
+        """
+        if name in self.targets:
+            return self.targets[name]
+        allowed = ", ".join(sorted(self.targets)) or "none is set"
+        remedy = "set it in OVERNIGHT_TARGETS, a JSON object of names and addresses"
+        raise SpecError(explain("delivery", f"no target {name!r}", allowed=allowed, remedy=remedy))
 
     @cached_property
     def landing_zone(self) -> Path:

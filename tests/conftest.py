@@ -15,8 +15,9 @@ from tests.cases.champions import Champions, make_champions
 from tests.contracts.stores import BACKENDS, SERVERS
 from tests.servers.lakefs import SKIPPED, lakefs_on_s3, lakefs_server
 from tests.servers.seaweed import seaweed
+from tests.servers.warehouse import warehouse
 
-__all__ = ["lakefs_on_s3", "lakefs_server", "seaweed"]  # fixtures that come with their servers
+__all__ = ["lakefs_on_s3", "lakefs_server", "seaweed", "warehouse"]  # fixtures that come with their servers
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

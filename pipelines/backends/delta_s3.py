@@ -186,6 +186,29 @@ class S3Files:
             return False
         return True
 
+    def tagged(self, path: str) -> tuple[bytes, str] | None:
+        """A small object with the tag that `swap` compares, or None when there is none."""
+
+        def read() -> tuple[bytes, str]:
+            got = self._client.get_object(Bucket=self._bucket, Key=self._key(path))
+            return bytes(got["Body"].read()), got["ETag"]
+
+        try:
+            found: tuple[bytes, str] = self._ask(path, read)
+        except _Missing:
+            return None
+        return found
+
+    def swap(self, path: str, data: bytes, tag: str | None) -> bool:
+        """Writes a small object in the place of the one with this tag (None: of none); False when another is there."""
+        only = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        key = self._key(path)
+        try:
+            self._ask(path, lambda: self._client.put_object(Bucket=self._bucket, Key=key, Body=data, **only))
+        except (_Taken, _Missing):
+            return False
+        return True
+
     def delete(self, path: str) -> None:  # noqa: D102
         self._ask(path, lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(path)))
 

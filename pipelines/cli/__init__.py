@@ -8,7 +8,7 @@ import os
 import click
 
 from pipelines import __version__
-from pipelines.cli import cards, chain, champion, erasure, models, nights, provenance, snapshots, steps
+from pipelines.cli import cards, chain, champion, delivery, erasure, models, nights, provenance, snapshots, steps
 from pipelines.cli.shared import Commands
 
 #: A command is a function of one of these modules; each module lists its own.
@@ -16,6 +16,7 @@ _ROOMS = (
     chain,
     champion,
     nights,
+    delivery,
     steps,
     cards,
     snapshots,

@@ -33,7 +33,16 @@ from pipelines.records.promotion import (
     ServedAgainstFp32,
     SliceGain,
 )
-from pipelines.records.scoring import AuditedScores, Delivered, Piece, Prediction, Scored, ScorePlan, Shard
+from pipelines.records.scoring import (
+    AuditedScores,
+    Delivered,
+    DeliveryEntry,
+    Piece,
+    Prediction,
+    Scored,
+    ScorePlan,
+    Shard,
+)
 from pipelines.records.snapshots import (
     Audit,
     Check,
@@ -95,6 +104,7 @@ __all__ = [
     "Counts",
     "DataAudit",
     "Delivered",
+    "DeliveryEntry",
     "ErasedModel",
     "ErasedTable",
     "Erasure",

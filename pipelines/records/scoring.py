@@ -85,11 +85,25 @@ class Delivered(Record):
     sink: str
     partition: str
     key: str
-    """Idempotency key: of use case, delivery, partition and the digest of what was published."""
+    """Idempotency key: of use case, delivery, partition, model version and the digest of what was published."""
     rows: int
     where: str
     """For a person, without secrets."""
     state: Literal["delivered", "unchanged"]
+
+
+class DeliveryEntry(Record):
+    """An entry of the log of deliveries: a partition that was handed over."""
+
+    delivered: Delivered
+    number: int
+    """1 for the first time that this delivery had this partition."""
+    digest: str
+    """Of the published partition."""
+    model_version: int
+    snapshot: str
+    """Id of the first snapshot that held it."""
+    run: RunInfo
 
 
 class Prediction(Record):

@@ -12,7 +12,7 @@ from pipelines.errors import SpecError
 from pipelines.partitions import Granularity
 from pipelines.spec.base import Name, SpecModel
 from pipelines.spec.data import Features, Label, Table
-from pipelines.spec.delivery import Delivery
+from pipelines.spec.delivery import Delivery, shared_place
 from pipelines.spec.gates import Gates
 from pipelines.spec.nights import Drift, Retraining, Scoring
 from pipelines.spec.training import Training
@@ -94,7 +94,7 @@ class UseCase(SpecModel):
             for name in names:
                 if name not in self.tables:
                     raise ValueError(f"{field}: no table {name!r}; there are: {', '.join(self.tables)}")
-        if reserved := {"predictions", "quarantine", "promotions", "decisions"} & set(self.tables):
+        if reserved := {"predictions", "quarantine", "promotions", "decisions", "deliveries"} & set(self.tables):
             raise ValueError(f"tables: {', '.join(sorted(reserved))} are Overnight's own; choose another name")
         if self.rows.static or self.tables[self.label.table].static:
             raise ValueError("tables: rows and labels need '{partition}' in their path")
@@ -135,6 +135,8 @@ class UseCase(SpecModel):
         names = [one.name for one in self.delivery]
         if len(set(names)) < len(names):
             raise ValueError("delivery: a name is given twice")
+        if (place := shared_place(self.delivery)) is not None:
+            raise ValueError(f"delivery: two go to one place, {place}: each would take the other's for its own")
 
     def _check_gates(self) -> None:
         """Golden rows and sensitive columns are there."""

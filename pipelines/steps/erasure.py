@@ -164,7 +164,11 @@ def erase(
         files=tuple(str(path) for path in found.paths),
         models=models,
         unreplayable=unreplayable(books, erased),
-        remains=(*files.landing_with(spec, source, traces), *files.notes_with(spec, store, traces)),
+        remains=(
+            *files.landing_with(spec, source, traces),
+            *files.notes_with(spec, store, traces),
+            *files.handed_over(spec, store),
+        ),
     )
 
 

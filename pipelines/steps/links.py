@@ -19,7 +19,7 @@ from pipelines.records import (
 from pipelines.steps.monitoring import DECISIONS, decision_key
 from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import PROMOTIONS, epoch_key
-from pipelines.steps.provenance import Books, Part, Scoring, snapshots_of
+from pipelines.steps.provenance import LOGS, Books, Part, Scoring, snapshots_of
 
 #: Tags of a training that are facts of their own; the others become links.
 _FACTS = ("as_of", "training_set", "train", "validation", "holdout", "spec", "seed", "code_version", "erased")
@@ -226,4 +226,4 @@ def _pinned(snapshot: SnapshotRef) -> Link:
 
 def is_data(table: str) -> bool:
     """Whether a table's partitions are read by scoring and training."""
-    return table not in (PREDICTIONS, PROMOTIONS, DECISIONS)
+    return table not in (PREDICTIONS, *LOGS)

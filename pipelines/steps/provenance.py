@@ -24,13 +24,14 @@ from pipelines.records import (
     TrainingRun,
 )
 from pipelines.spec import UseCase
+from pipelines.steps.deliveries import DELIVERIES
 from pipelines.steps.monitoring import DECISIONS, decisions
 from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import PROMOTIONS, promotions
 from pipelines.steps.reads import within
 
 #: Tables whose entries are there for good: what was decided cannot become undecided.
-LOGS = (PROMOTIONS, DECISIONS)
+LOGS = (PROMOTIONS, DECISIONS, DELIVERIES)
 
 
 def all_tables(spec: UseCase) -> tuple[str, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import InputError
 from pipelines.ports import DataSource, SnapshotStore
-from pipelines.records import Quarantined, ValidationReport
+from pipelines.records import Delivered, Quarantined, ValidationReport
 from pipelines.spec import UseCase
+from pipelines.steps.deliveries import deliveries
 from pipelines.steps.erasing.traces import Traces
 from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.provenance import LOGS, all_tables
@@ -135,6 +136,26 @@ def notes_with(spec: UseCase, store: SnapshotStore, traces: Traces) -> Iterator[
     for tombstone in store.tombstones():
         if traces.names(tombstone.reason):
             yield f"tombstone {tombstone.id}: its reason quotes the value"
+
+
+def handed_over(spec: UseCase, store: SnapshotStore) -> Iterator[str]:
+    """The places outside that predictions were handed to: nobody looked whether the subject is there."""
+    log = deliveries(store)
+    for one in spec.delivery:
+        if one.sink != "webhook":  # it is told of rows, and gets none
+            yield _place(one.name, [entry.delivered for entry in log if entry.delivered.delivery == one.name])
+    known = {one.name for one in spec.delivery}
+    former = {entry.delivered.delivery for entry in log if entry.delivered.sink != "webhook"} - known
+    for name in sorted(former):
+        yield _place(name, [entry.delivered for entry in log if entry.delivered.delivery == name])
+
+
+def _place(name: str, handed: Sequence[Delivered]) -> str:
+    where = handed[-1].where if handed else "nothing was handed over yet"
+    return (
+        f"delivery {name}: not looked at ({where}); `overnight deliver` replaces erased partitions there, and copies "
+        "that were made of them are its readers'"
+    )
 
 
 def _files(root: Path) -> list[Path]:

@@ -16,10 +16,12 @@ from pipelines.backends.files import Files
 from pipelines.errors import ConflictError, RemovedError, SpecError, UnavailableError
 from pipelines.ports import STATIC, ModelRegistry, SnapshotStore
 from pipelines.records import Erasure, RunInfo
+from pipelines.steps import delivery
 from pipelines.steps.erasing import rewrite as rewriting
 from pipelines.steps.erasing.traces import Traces
 from pipelines.steps.erasure import Places, erase, parse_subject
 from pipelines.steps.inputs import input_digests
+from tests.cases import handed
 from tests.cases.orders import (
     DAYS,
     ITS_ADDRESS,
@@ -53,14 +55,14 @@ class World:
     """A store with everything in it, and folders beside it."""
 
     def __init__(self, store: SnapshotStore, registry: ModelRegistry, root: Path) -> None:
-        self.store, self.registry, self.root = store, registry, root
+        self.store, self.registry, self.root, self.spec = store, registry, root, SPEC
         self.places = Places(reports=root / "reports", work=root / "work", cache=root / "cache")
         self.landing = root / "landing"
 
     def erase(self, key: str, *, act: bool = True, reason: str = "request 12") -> Erasure:
-        subject = parse_subject(SPEC, key)
+        subject = parse_subject(self.spec, key)
         return erase(
-            SPEC, self.store, Files(self.landing), self.registry, subject, self.places, RUN, reason=reason, act=act
+            self.spec, self.store, Files(self.landing), self.registry, subject, self.places, RUN, reason=reason, act=act
         )
 
     def file(self, relative: str, data: str | bytes) -> Path:
@@ -351,6 +353,30 @@ def test_words_that_people_left_in_records_are_named(world: World) -> None:
     assert len(done.remains) == 1
     assert "pin" in done.remains[0]
     assert ITS_ADDRESS not in done.model_dump_json()
+
+
+def test_what_was_handed_over_is_named_as_not_looked_at_and_is_replaced_by_the_next_delivery(
+    registry: ModelRegistry, tmp_path: Path
+) -> None:
+    world = World(open_store("delta", tmp_path), registry, tmp_path)
+    fill(world.store)
+    world.spec = handed.spec_with({"name": "crm", "sink": "files"}, {"name": "told", "sink": "webhook"})
+    (tmp_path / "there").mkdir()
+    sinks = {"crm": handed.file_sink(tmp_path / "there", tmp_path / "cache")}
+
+    def handed_over() -> pl.DataFrame:
+        predictions = delivery.published(world.store, DAYS)
+        delivery.deliver(world.spec, world.store, sinks, predictions, RUN)
+        return pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "there").rglob("part-*"))])
+
+    before = handed_over()
+    where = f"{tmp_path / 'there'}/uc/partition={DAYS[-1]}"
+    for act in (False, True):
+        (said,) = world.erase(f"customer={SUBJECT}", act=act).remains
+        assert said.startswith(f"delivery crm: not looked at ({where})")
+    its = pl.col("order").str.contains("-7-")
+    assert before.filter(its).height == 6
+    assert handed_over().equals(before.filter(~its))
 
 
 # -- others at work ----------------------------------------------------------------------------------------------------
