@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,26 @@ class Encoder:
         known = place + (self.first - len(self.null_words))
         missing = text.is_null() | (place < len(self.null_words)).fill_null(False)
         return pl.when(missing).then(self.missing).otherwise(known.fill_null(self.unknown)).alias(self.feature)
+
+    def encode(self, values: pl.Series) -> NDArray[np.int64]:
+        """The same codes of a column: a look in a table by each word's place, which is a third of the time."""
+        import numpy as np
+
+        text = values.cast(pl.String)
+        # Whatever is not in the list of words has the place behind it.
+        places = text.cast(self._places, strict=False).to_physical().fill_null(len(self._table) - 1)
+        codes: NDArray[np.int64] = self._table[places.to_numpy()]
+        if text.null_count():
+            codes[text.is_null().to_numpy()] = self.missing
+        return codes
+
+    @cached_property
+    def _table(self) -> NDArray[np.int64]:
+        """The code by place: of words that mean missing, of the vocabulary's, and of any other."""
+        import numpy as np
+
+        words = [self.first + place for place in range(len(self.words))]
+        return np.asarray([*[self.missing] * len(self.null_words), *words, self.unknown], np.int64)
 
     @cached_property
     def _places(self) -> pl.Enum:

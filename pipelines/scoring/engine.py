@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 _CARD, _GRAPH = "model.json", "model.onnx"
 #: Of binary artifacts that were sealed before they kept a threshold.
 _EVEN = 0.5
+#: Tiles that are encoded by one query: what a query costs besides its rows is as much as a tile's numbers.
+_ENCODED = 4
+#: Frames that wait for their scores, or for whoever takes them, while the next one is read.
+_WAITING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,8 @@ class Engine:
         Args:
             folder: sealed or, in training, about to be; the bytes of a sealed one are compared with their digests.
             digest: of a registered artifact: what is loaded is what has this digest, whatever the folder holds by now.
-            tile_rows: rows that are encoded and scored at once by a thread; bounds the memory, changes no score.
+            tile_rows: rows that a thread scores at once, and encodes four times as many; bounds the memory, changes no
+                score.
             threads: tiles at once; what the affinity and the cgroup of this process allow when not given.
             graph: the file; what is served when not given.
 
@@ -89,7 +94,7 @@ class Engine:
         self.threads = threads or usable_cores()
         self._tile = tile_rows
         tensors: dict[str, str] = self.facts["codes"]["tensors"] if self.enters_behind_encoders else {}
-        self._codes = [self._encoders[name].expression().alias(tensor) for name, tensor in tensors.items()]
+        self._tensors = tensors
         text = dict.fromkeys(tensors.values() or self.categorical, "tensor(int64)" if tensors else "tensor(string)")
         self._check_inputs(folder, dict.fromkeys(self.numeric, "tensor(float)") | text)
 
@@ -110,9 +115,9 @@ class Engine:
         return batch.scores
 
     def score_batches(self, frames: Iterable[pl.DataFrame]) -> Iterator[Batch]:
-        """Scores of each frame, in order; the next frame is read while the last one is scored.
+        """Scores of each frame, in order; the next frames are read while the last ones are scored.
 
-        No more than two frames are held at once: feed it frames of bounded size, and memory is bounded.
+        No more than three frames are held at once: feed it frames of bounded size, and memory is bounded.
 
         Raises:
             SchemaMismatch: see `score`.
@@ -127,8 +132,8 @@ class Engine:
                 if 0 < frame.height <= self._tile and not waiting:  # no thread is worth starting
                     yield self._scored(frame)
                     continue
-                waiting.append([pool.submit(self._scored, tile) for tile in frame.iter_slices(self._tile)])
-                if len(waiting) > 1:
+                waiting.append([pool.submit(self._scored, part) for part in frame.iter_slices(self._stretch(frame))])
+                if len(waiting) > _WAITING:
                     yield self._joined(waiting.popleft())
             while waiting:
                 yield self._joined(waiting.popleft())
@@ -165,20 +170,31 @@ class Engine:
         codes = {name: np.concatenate([part.codes[name] for part in parts]) for name in self.encoders}
         return Batch(np.concatenate([part.scores for part in parts]), unknown, codes)
 
-    def _scored(self, tile: pl.DataFrame) -> Batch:
+    def _stretch(self, frame: pl.DataFrame) -> int:
+        """Rows that a thread encodes at once: some tiles, but so few that every thread has some."""
+        tiles = -(-frame.height // self._tile)
+        return self._tile * max(1, min(_ENCODED, tiles // self.threads))
+
+    def _scored(self, rows: pl.DataFrame) -> Batch:
+        """Encodes rows by one query, and scores them tile by tile."""
         import numpy as np
 
-        columns = self._columns(tile)
+        columns = self._columns(rows)
+        tiles = (
+            {name: values[start : start + self._tile] for name, values in columns.items()}
+            for start in range(0, rows.height, self._tile)
+        )
+        scores = [self._run(tile, len(next(iter(tile.values())))) for tile in tiles]
         codes = {name: np.asarray(columns[self.facts["codes"]["tensors"][name]], np.int64) for name in self.encoders}
-        return Batch(self._run(columns, tile.height), self._unknown(tile, columns), codes)
+        joined = scores[0] if len(scores) == 1 else np.concatenate(scores)
+        return Batch(joined, self._unknown(rows, columns), codes)
 
     def _unknown(self, tile: pl.DataFrame, columns: Mapping[str, NDArray[np.generic]]) -> dict[str, int]:
         import numpy as np
 
         if self.enters_behind_encoders:
-            tensors: dict[str, str] = self.facts["codes"]["tensors"]
             return {
-                name: int(np.count_nonzero(columns[tensors[name]] == self._encoders[name].unknown))
+                name: int(np.count_nonzero(columns[self._tensors[name]] == self._encoders[name].unknown))
                 for name in self.categorical
             }
         strange = [
@@ -209,20 +225,18 @@ class Engine:
                 )
             ) from None
 
-    def _columns(self, tile: pl.DataFrame) -> dict[str, NDArray[np.generic]]:
-        columns: dict[str, NDArray[np.generic]] = {}
-        for name in self.numeric:
-            column = tile.get_column(name).cast(pl.Float32)
-            # A float32 column without nulls is handed over as it lies in memory.
-            columns[name] = (column.fill_null(float("nan")) if column.null_count() else column).to_numpy()
-        if not self.categorical:
-            return columns
-        if self.enters_behind_encoders:
-            for column in tile.select(self._codes).iter_columns():
-                columns[column.name] = column.to_numpy()
-        else:
-            for name in self.categorical:
-                columns[name] = tile.get_column(name).cast(pl.String).fill_null("").to_numpy().astype(object)
+    def _columns(self, rows: pl.DataFrame) -> dict[str, NDArray[np.generic]]:
+        """The graph's inputs, [n] each. A float32 column without nulls is handed over as it lies in memory."""
+        missing = float("nan")
+        numbers = rows.select(pl.col(self.numeric).cast(pl.Float32).fill_null(missing)) if self.numeric else rows[:, :0]
+        columns: dict[str, NDArray[np.generic]] = {
+            column.name: column.to_numpy() for column in numbers.rechunk().iter_columns()
+        }
+        for name in self.categorical:
+            if self.enters_behind_encoders:
+                columns[self._tensors[name]] = self._encoders[name].encode(rows.get_column(name))
+            else:
+                columns[name] = rows.get_column(name).cast(pl.String).fill_null("").to_numpy().astype(object)
         return columns
 
     def _check(self, features: pl.DataFrame) -> None:

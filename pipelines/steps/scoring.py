@@ -283,8 +283,8 @@ class Scorer:
 
         def frames() -> Iterator[pl.DataFrame]:
             for batch in features.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True, engine="streaming"):
-                for part in batch.partition_by("partition", maintain_order=True):
-                    held.append((part.item(0, "partition"), part))
+                for partition, part in _runs(batch):
+                    held.append((partition, part))
                     yield part
 
         for batch in self.engine.score_batches(frames()):
@@ -357,6 +357,14 @@ def _by_partition(scorer: Scorer, parts: Iterable[Shard]) -> Iterator[tuple[str,
             yield waiting.pop(0), rows
         for partition in waiting:
             yield partition, iter(())
+
+
+def _runs(batch: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """A batch's stretches of one partition each, in order, without copying a row: features keep the snapshot's order."""
+    start = 0
+    for told in batch.get_column("partition").rle():
+        yield told["value"], batch.slice(start, told["len"])
+        start += told["len"]
 
 
 def _together(rows: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
