@@ -27,6 +27,7 @@ from pipelines.scoring.engine import Engine
 from pipelines.spec import UseCase
 from pipelines.steps.features import build_features
 from pipelines.steps.inputs import fingerprint, heads, homes, input_digests, used
+from pipelines.steps.pieces import writing
 from pipelines.steps.predictions import (
     DECISION,
     PREDICTIONS,
@@ -171,16 +172,18 @@ def score_shard(
     Args:
         artifact: the verified folder of the plan's model.
         out: folder of the plan's pieces; the same shard again replaces its files by the same bytes.
+
+    Raises:
+        SchemaMismatch, RemovedError: see `score`.
+        UnavailableError: the disk is full.
     """
     scorer = Scorer.load(spec, store, resolved, artifact)
-    out.mkdir(parents=True, exist_ok=True)
     files = {}
     for partition, rows in _by_partition(scorer, _split(resolved, shard)):
         path = out / f"{partition}-{shard.start:012d}.parquet"
-        temporary = path.with_suffix(f".{resolved.run.run_id[-8:]}.tmp")
-        scorer.write(rows, {}, temporary)
-        failpoint("shard.written")
-        temporary.replace(path)
+        with writing(path, f"{spec.name}/{PREDICTIONS}/{partition}") as temporary:
+            scorer.write(rows, {}, temporary)
+            failpoint("shard.written")
         files[partition] = str(path)
     return Piece(shard=shard, files=files)
 
