@@ -22,9 +22,9 @@ def promoters() -> Iterator[Promoters]:
 
 
 @pytest.fixture(scope="session")
-def scorers() -> Iterator[Scorers]:
+def scorers(made_nights: Nights) -> Iterator[Scorers]:
     """Processes that score, ready to be forked."""
-    server = Scorers()
+    server = Scorers(made_nights.night())
     yield server
     server.close()
 

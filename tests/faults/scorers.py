@@ -26,7 +26,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 #: When the nights of these tests were due.
 AT = datetime(2024, 6, 2, 2, tzinfo=UTC)
 #: Where several processes may wait for each other.
-PLANNED, AUDITED = "planned", "audited"
+OPENED, PLANNED, AUDITED = "opened", "planned", "audited"
 _PATIENCE = 60.0
 
 
@@ -61,6 +61,8 @@ class Night:
             meet: called where several runs may wait for each other.
         """
         runtime = self.runtime()
+        runtime.registry.versions()  # opening MLflow's store takes longer than any race
+        meet(OPENED)
         plan = runtime.plan_scores(self.partitions, self.version)
         meet(PLANNED)
         if self.shards:
@@ -105,9 +107,14 @@ class Round:
 class Scorers:
     """A server that scores in processes of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, warm: Night) -> None:
+        """Starts the server.
+
+        Args:
+            warm: a night that is never run: MLflow's store takes a second to open, and after this one a moment.
+        """
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.scorers"],
+            [sys.executable, "-m", "tests.faults.scorers", str(warm.project), str(warm.home)],
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -115,7 +122,7 @@ class Scorers:
         )
 
     def start(self, *nights: Night, failpoint: str = "", meet: Sequence[str] = ()) -> Round:
-        """Starts all nights at the same time, a process each.
+        """Starts all nights at the same time, a process each; they stand before their plan.
 
         Args:
             failpoint: where each dies.
@@ -139,7 +146,7 @@ class Scorers:
         self._server.wait(30)
 
 
-def _serve() -> None:
+def _serve(project: Path, home: Path) -> None:
     import mlflow  # noqa: F401
     import onnxruntime  # noqa: F401
     import pyarrow.parquet  # noqa: F401
@@ -152,6 +159,7 @@ def _serve() -> None:
     import pipelines.steps.scoring
     import tests.cases.champions  # noqa: F401
 
+    assert Night(project=project, home=home, partitions=()).runtime().registry.versions()
     for line in sys.stdin:
         asked = json.loads(line)
         nights = [_night(each) for each in asked["nights"]]
@@ -193,8 +201,14 @@ def _child(night: Night, failpoint: str, meet: Sequence[str], barrier: Any) -> t
     words = "?"
     try:
         os.environ["OVERNIGHT_FAILPOINT"] = failpoint
-        os.write(standing, b"ready\n")
-        words = night.act(lambda place: barrier.wait(_PATIENCE) if place in meet else None)
+
+        def wait(place: str) -> None:
+            if place == OPENED:
+                os.write(standing, b"ready\n")
+            if place in meet:
+                barrier.wait(_PATIENCE)
+
+        words = night.act(wait)
     except Exception as error:
         words = f"{type(error).__name__}: {error}"
         traceback.print_exc(file=sys.stderr)
@@ -204,4 +218,4 @@ def _child(night: Night, failpoint: str, meet: Sequence[str], barrier: Any) -> t
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(Path(sys.argv[1]), Path(sys.argv[2]))
