@@ -50,9 +50,7 @@ class Nights:
 
     def night(self, *partitions: str, **told: Any) -> Night:
         """A run that scores partitions; SMALL when none are named."""
-        return Night(
-            project=self.champions.project, home=self.home, partitions=list(partitions or SMALL), **told
-        )
+        return Night(project=self.champions.project, home=self.home, partitions=list(partitions or SMALL), **told)
 
 
 def _copied(source: str, target: str) -> str:

@@ -18,7 +18,14 @@ from tests.faults.scorers import Scorers
 #: A night that is split: 150 rows of each partition.
 _SPLIT: dict[str, Any] = {"scoring": {"shard_rows": 70}}
 _POINTS = {
-    False: ("score.batch", "stage.scratched", "stage.written", "publish.verified", "publish.linked", "publish.committed"),
+    False: (
+        "score.batch",
+        "stage.scratched",
+        "stage.written",
+        "publish.verified",
+        "publish.linked",
+        "publish.committed",
+    ),
     True: ("score.batch", "shard.written", "stage.scratched", "stage.written", "publish.linked", "publish.committed"),
 }
 #: Kills, and homes in which they are done: a rerun is killed too before one comes through.
@@ -36,7 +43,9 @@ def clean(
     return outcome(mine), swept(mine)
 
 
-@pytest.mark.parametrize(("shards", "point"), [(shards, point) for shards, points in _POINTS.items() for point in points])
+@pytest.mark.parametrize(
+    ("shards", "point"), [(shards, point) for shards, points in _POINTS.items() for point in points]
+)
 def test_a_night_killed_at_a_failpoint_and_scored_again_is_as_if_nothing_had_been(
     shards: bool,
     point: str,

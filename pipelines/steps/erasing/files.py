@@ -79,7 +79,10 @@ def copies_with(spec: UseCase, traces: Traces, places: Places, digests: set[str]
     """
     work = places.work / spec.name
     sets = [
-        folder for name in ("sets", "scores") for folder in _folders(work / name) if any(map(traces.in_copy, _files(folder)))
+        folder
+        for name in ("sets", "scores")
+        for folder in _folders(work / name)
+        if any(map(traces.in_copy, _files(folder)))
     ]
     learned = traces.subject.column in spec.features.columns
     artifacts = [folder for folder in _folders(work / "artifacts") if learned or artifact_holds(traces, folder)]
