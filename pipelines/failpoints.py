@@ -16,6 +16,8 @@ NAMES = (
     "publish.verified",
     "publish.linked",
     "publish.committed",
+    "score.batch",
+    "shard.written",
     "revert.prepared",
     "revert.committed",
     "purge.told",

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pipelines.errors import UnavailableError, explain
+
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
@@ -60,6 +62,13 @@ def write_draft(draft: Draft, path: Path) -> tuple[str, int]:
         return digest(path), rows
     assert draft.frame is not None, "a draft has a frame or writes a file"
     return write(draft.frame, path), draft.frame.height
+
+
+def unwritable(where: str, error: OSError) -> UnavailableError:
+    """The error for a file that could not be written to this machine's disk; it says so when the disk is full."""
+    if error.errno == errno.ENOSPC:
+        return UnavailableError(explain(where, "the disk is full (ENOSPC)", remedy="free some space and run it again"))
+    return UnavailableError(explain(where, f"it could not be written: {error}"))
 
 
 class Writer:

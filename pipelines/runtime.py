@@ -347,7 +347,11 @@ class Runtime:
 
     def pieces(self, plan: ScorePlan) -> Path:
         """The folder of a plan's pieces: the same plan has the same one, and no other has it."""
-        return self.settings.work / self.spec.name / "scores" / plan.key
+        return self._scores / plan.key
+
+    @property
+    def _scores(self) -> Path:
+        return self.settings.work / self.spec.name / "scores"
 
     def forget_pieces(self, plan: ScorePlan) -> None:
         """Removes the pieces of a plan whose scores are published."""
@@ -365,10 +369,12 @@ class Runtime:
         return score_audit.audit_scores(self.spec, self.store, scored)
 
     def publish_scores(self, audited: AuditedScores) -> tuple[Prediction, ...]:
-        """Publishes audited scores; see `steps.predictions.publish_scores`."""
-        from pipelines.steps import predictions
+        """Publishes audited scores; see `steps.predictions.publish_scores`. Pieces of them are needed no longer."""
+        from pipelines.steps import pieces, predictions
 
-        return predictions.publish_scores(self.store, audited, self.run)
+        done = predictions.publish_scores(self.store, audited, self.run)
+        pieces.drop(self.pieces(audited.scored))
+        return done
 
     def nights(self, partitions: Sequence[str] | None = None, now: datetime | None = None) -> tuple[Night, ...]:
         """The state of each night, of all that anything is known of by default; see `steps.nights`."""
@@ -679,18 +685,21 @@ class Runtime:
         return snapshots.pin(self.store, name, self.resolve(table, snapshot), reason=reason)
 
     def collect(self, keep_since: datetime, *, dry_run: bool = True) -> Collection:
-        """Removes what nobody needs; see `steps.snapshots.collect`."""
-        from pipelines.steps import snapshots
+        """Removes what nobody needs; see `steps.snapshots.collect` and `steps.pieces.sweep`."""
+        from pipelines.steps import pieces, snapshots
 
-        return snapshots.collect(
+        now = datetime.now(UTC)
+        done = snapshots.collect(
             self.store,
             self.registry,
             self.all_tables(),
             keep_since,
             self.run,
             dry_run=dry_run,
-            now=datetime.now(UTC),
+            now=now,
         )
+        old = pieces.sweep(self._scores, min(keep_since, now - snapshots.LIVE), dry_run=dry_run)
+        return done.model_copy(update={"swept": (*done.swept, *old)})
 
     # -- provenance ----------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from pipelines.backends.lakefs_records import Records
 from pipelines.errors import IntegrityError, NotFoundError, explain
 from pipelines.failpoints import failpoint
 from pipelines.parquet import digest as digest_of_file
-from pipelines.parquet import digester, write_draft
+from pipelines.parquet import digester, unwritable, write_draft
 from pipelines.ports import Draft
 from pipelines.records import RunInfo, StagedPartition
 
@@ -108,7 +108,10 @@ class Staging:
         """A draft as a file on this machine; what is left of it goes."""
         temporary = self._temporary()
         try:
-            digest, rows = write_draft(draft, temporary)
+            try:
+                digest, rows = write_draft(draft, temporary)
+            except OSError as error:
+                raise unwritable(f"{self._use_case} {draft.partition}", error) from error
             columns = pl.DataFrame(schema=pl.read_parquet_schema(temporary))
             yield _Written(path=temporary, digest=digest, rows=rows, columns=columns)
         finally:

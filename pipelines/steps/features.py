@@ -12,6 +12,7 @@ from pipelines.errors import SchemaMismatch, SpecError, explain
 from pipelines.ports import STATIC, SnapshotStore
 from pipelines.records import SnapshotRef
 from pipelines.spec import UseCase
+from pipelines.steps.agreement import check_rows
 
 
 def context_keys(spec: UseCase, table: str, partitions: Sequence[str], held: Sequence[str]) -> list[str]:
@@ -40,9 +41,11 @@ def build_features(
 
     Raises:
         NotFoundError: a partition is not in the snapshot of `rows`.
-        SchemaMismatch: the feature function did not give a column that the spec declares.
+        SchemaMismatch: the rows lack a column, or have it in another type; or the feature function did not give one
+            that the spec declares.
     """
     rows = store.scan(snapshots["rows"], partitions)
+    check_rows(spec, rows.collect_schema())
     context = {}
     for table in spec.context:
         held = list(store.partitions(snapshots[table]))

@@ -52,8 +52,12 @@ def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -
 
     Raises:
         ConflictError: another run published a partition from other inputs, or with another model than was named.
+        RemovedError: rows that were scored have been erased or collected since; nothing is published of them.
     """
     scored = audited.scored
+    if audited.validated.staged:
+        rows = next(ref for ref in scored.inputs if ref.table == "rows")
+        store.scan(rows, [part.partition for part in audited.validated.staged], [])
     fresh = _publish(store, audited, run)
     head = store.head(PREDICTIONS)
     if head is None:

@@ -66,7 +66,7 @@ def _checks(
     frame = store.read_staged(staged)
     found = _found(frame, names)
     height = found["rows"]
-    strays, twice = _keys(spec, frame, store.scan(rows, [staged.partition], spec.rows.key))
+    strays, twice, moved = _keys(spec, frame, store.scan(rows, [staged.partition], spec.rows.key))
     broken = found["broken"]
     distinct = _distinct(frame, names, spec.scoring.min_distinct) if height else 0
     fewest = spec.scoring.min_distinct if height >= _DISTINCT_FROM else min(height, 1)
@@ -81,8 +81,8 @@ def _checks(
         ),
         Check(
             name="keys_match_one_to_one",
-            passed=strays == 0 and twice == 0,
-            observed=f"{strays} keys on one side only, {twice} repeated",
+            passed=strays == twice == moved == 0,
+            observed=f"{strays} keys on one side only, {twice} repeated, {moved} rows out of place",
             allowed="none",
         ),
         Check(name="scores_are_finite", passed=broken == 0, observed=f"{broken} null, NaN or infinite", allowed="0"),
@@ -129,22 +129,23 @@ def _found(frame: pl.LazyFrame, names: list[str]) -> dict[str, int]:
     return {name: int(count or 0) for name, count in counted.row(0, named=True).items()}
 
 
-def _keys(spec: UseCase, frame: pl.LazyFrame, inputs: pl.LazyFrame) -> tuple[int, int]:
-    """Keys that are on one side only, and keys that are there more than once.
+def _keys(spec: UseCase, frame: pl.LazyFrame, inputs: pl.LazyFrame) -> tuple[int, int, int]:
+    """Keys that are on one side only, keys that are there more than once, and rows that are not beside their input's.
 
     Scores come in the order of their input rows, whose keys are unique since they were published. So the same keys in
     the same places are one to one, and that takes no memory; only where they are not is it looked up how they differ.
+    Keys in another order may have got each other's scores.
     """
     key = list(spec.rows.key)
     theirs = {name: f"__input_{name}" for name in key}
     beside = pl.concat([frame.select(key), inputs.select(pl.col(key)).rename(theirs)], how="horizontal")
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(other)) for name, other in theirs.items())
-    if _one(beside.select((~same).sum())) == 0:
-        return 0, 0
+    if (moved := _one(beside.select((~same).sum()))) == 0:
+        return 0, 0, 0
     mine, wanted = frame.select(key), inputs.select(key)
     strays = mine.join(wanted, on=key, how="anti"), wanted.join(mine, on=key, how="anti")
     twice = _one(mine.select(pl.len())) - _one(mine.unique(key).select(pl.len()))
-    return sum(_one(rows.select(pl.len())) for rows in strays), twice
+    return sum(_one(rows.select(pl.len())) for rows in strays), twice, moved
 
 
 def _distinct(frame: pl.LazyFrame, names: list[str], enough: int) -> int:

@@ -1,7 +1,10 @@
 """Score: what is to be scored, and with which model, is resolved once (a plan); shards of it are scored anywhere; the
 scores are staged for their audit (`steps.score_audit`) and published (`steps.predictions`).
 
-The same inputs and model never give a second set of rows.
+The same inputs and model never give a second set of rows. Every row of the input is scored, whatever it holds: null,
+NaN and infinite numbers are values that a model has an answer to (a null is "missing"), a text that it never saw is
+"unknown", however long; a partition without rows is published without rows. It is the audit that sets a partition
+aside whose scores are not finite, or of which too many values are unknown (`scoring.max_unseen_share`).
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ from pipelines.ports import Draft, ModelRegistry, SnapshotStore
 from pipelines.records import Counts, ModelRef, Piece, RunInfo, Scored, ScorePlan, Shard, StagedPartition
 from pipelines.scoring.engine import Engine
 from pipelines.spec import UseCase
+from pipelines.steps.agreement import check_model
 from pipelines.steps.features import build_features
 from pipelines.steps.inputs import fingerprint, heads, homes, input_digests, used
+from pipelines.steps.pieces import writing
 from pipelines.steps.predictions import (
     DECISION,
     PREDICTIONS,
@@ -151,7 +156,7 @@ def score(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, resolved
     """
     if not resolved.due:
         return _scored(resolved, (), None, {})
-    scorer = Scorer.load(spec, store, resolved, registry.fetch(resolved.model))
+    scorer = _agreeing(Scorer.load(spec, store, resolved, registry.fetch(resolved.model)))
     unseen: dict[str, dict[str, float]] = {}
 
     def drafts() -> Iterator[Draft]:
@@ -171,16 +176,18 @@ def score_shard(
     Args:
         artifact: the verified folder of the plan's model.
         out: folder of the plan's pieces; the same shard again replaces its files by the same bytes.
+
+    Raises:
+        SchemaMismatch, RemovedError: see `score`.
+        UnavailableError: the disk is full.
     """
-    scorer = Scorer.load(spec, store, resolved, artifact)
-    out.mkdir(parents=True, exist_ok=True)
+    scorer = _agreeing(Scorer.load(spec, store, resolved, artifact))
     files = {}
     for partition, rows in _by_partition(scorer, _split(resolved, shard)):
         path = out / f"{partition}-{shard.start:012d}.parquet"
-        temporary = path.with_suffix(f".{resolved.run.run_id[-8:]}.tmp")
-        scorer.write(rows, {}, temporary)
-        failpoint("shard.written")
-        temporary.replace(path)
+        with writing(path, f"{spec.name}/{PREDICTIONS}/{partition}") as temporary:
+            scorer.write(rows, {}, temporary)
+            failpoint("shard.written")
         files[partition] = str(path)
     return Piece(shard=shard, files=files)
 
@@ -335,6 +342,12 @@ class Scorer:
             pl.lit(self.plan.run.at, dtype=pl.Datetime("us", "UTC")).alias(SCORED_AT),
             *(pl.lit(None, dtype=dtype).alias(name) for name, dtype in self.extra.items()),
         )
+
+
+def _agreeing(scorer: Scorer) -> Scorer:
+    """The same. A replay scores with a model of another spec; a night does not."""
+    check_model(scorer.spec, scorer.engine.numeric, scorer.engine.categorical)
+    return scorer
 
 
 def write_partition(scorer: Scorer, partition: str, path: Path) -> int:

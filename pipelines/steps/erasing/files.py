@@ -72,13 +72,19 @@ def pages_with(spec: UseCase, traces: Traces, places: Places, entries: Iterable[
 
 
 def copies_with(spec: UseCase, traces: Traces, places: Places, digests: set[str]) -> list[Path]:
-    """Training sets, unregistered artifacts and cached files that hold the subject: all can be made or fetched again.
+    """Training sets, unregistered artifacts, pieces of scores and cached files that hold the subject: all can be made or
+    fetched again.
 
     Args:
         digests: of the published files that hold it: their cached copies bear these names.
     """
     work = places.work / spec.name
-    sets = [folder for folder in _folders(work / "sets") if any(map(traces.in_copy, _files(folder)))]
+    sets = [
+        folder
+        for name in ("sets", "scores")
+        for folder in _folders(work / name)
+        if any(map(traces.in_copy, _files(folder)))
+    ]
     learned = traces.subject.column in spec.features.columns
     artifacts = [folder for folder in _folders(work / "artifacts") if learned or artifact_holds(traces, folder)]
     cached = [path for path in _files(places.cache) if path.stem in digests or traces.in_copy(path)]
