@@ -80,7 +80,7 @@ _LEDGER_COLUMNS: Mapping[str, str] = {
 #: Classes of SQLSTATE that pass by themselves: connection, resources, locks, operator's intervention, system.
 _PASSING = ("08", "40", "53", "55", "57", "58", "XX")
 #: What may be told of an address. A `/` or `@` in a password that is not percent-encoded makes other parts of it.
-_HOST = re.compile(r"[A-Za-z0-9_.,:/%-]*")
+_HOST = re.compile(r"[A-Za-z0-9_.,:/-]*")
 _PORT = re.compile(r"[0-9,]*")
 _DATABASE = re.compile(r"[A-Za-z0-9_.$-]*")
 _LOGIN = (

@@ -6,6 +6,7 @@ import logging
 import secrets
 import threading
 import traceback
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -317,3 +318,22 @@ def test_values_that_the_database_refuses_are_not_told(database: Database, caplo
 def test_a_schema_that_is_not_there_is_refused(database: Database) -> None:
     with pytest.raises(ServiceRefused, match="InvalidSchemaName"):
         deliver_by(postgres_sink(database.address, "nowhere"), rows(0.1), "a")
+
+
+def test_a_large_partition_is_never_in_memory_as_a_whole(database: Database) -> None:
+    alive: list[weakref.ref[pl.DataFrame]] = []
+    most = 0
+
+    def made() -> Iterator[pl.DataFrame]:
+        nonlocal most
+        for _ in range(30):
+            frame = rows(*[0.5] * 1000)
+            alive.append(weakref.ref(frame))
+            yield frame
+            del frame
+            most = max(most, sum(each() is not None for each in alive))
+
+    sent = _with_rows(consignment(rows(*[0.5] * 1000), "a"), made)
+    assert database.sink().deliver(sent).rows == 30_000
+    assert len(alive) == 30
+    assert most <= 2
