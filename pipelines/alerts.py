@@ -9,10 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
+
+from pydantic import ValidationError
 
 from pipelines.records import Alert
 
@@ -86,8 +88,11 @@ def _append(file: BinaryIO, alerts: Collection[Alert]) -> None:
 
 
 def _parse(content: bytes) -> list[Alert]:
-    lines = content.split(b"\n")[:-1]  # what follows the last line break is not written to its end
-    return [Alert.model_validate_json(line) for line in lines]
+    found = []
+    for line in content.split(b"\n")[:-1]:  # what follows the last line break is not written to its end
+        with suppress(ValidationError):  # somebody's own line, or a later version's
+            found.append(Alert.model_validate_json(line))
+    return found
 
 
 def _open(entries: Collection[Alert]) -> list[Alert]:

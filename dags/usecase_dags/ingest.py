@@ -11,7 +11,7 @@ from pipelines.errors import explain
 from pipelines.records import Landing, Publication, Quarantined, Validated
 from pipelines.spec import UseCase
 from usecase_dags.context import asked_of, open_runtime
-from usecase_dags.shared import dag_options, deadline, last_tick, partitions_params, rows_asset, timetable
+from usecase_dags.shared import dag_options, deadline, last_tick, late_doc, partitions_params, rows_asset, timetable
 from usecase_dags.steps import SNAPSHOT, VALIDATION, made, report_url, snapshot_url, step
 
 _DOC = """\
@@ -27,7 +27,7 @@ runs: run `{name}_score` with the same range.
 report*, have the source send the file again, and trigger this DAG with the same partition. Nothing of a bad partition
 is visible, and other partitions are not held up. A red `land` that names a missing file: the source is late; clear
 the task when the file is there. Anything else is retried twice before it turns red. Running a partition again is
-always safe: the same bytes change nothing.
+always safe: the same bytes change nothing.{late}
 """
 
 
@@ -120,7 +120,7 @@ def build(spec: UseCase) -> DAG:
         return extra
 
     with DAG(
-        **dag_options(spec, "ingest", _DOC.format(name=spec.name)),
+        **dag_options(spec, "ingest", _DOC.format(name=spec.name, late=late_doc(spec))),
         **deadline(spec),
         schedule=timetable(spec, spec.schedule),
         end_date=last_tick(spec),

@@ -12,7 +12,7 @@ from pipelines.errors import explain
 from pipelines.records import AuditedScores, Delivered, Piece, Prediction, Scored, ScorePlan
 from pipelines.spec import UseCase
 from usecase_dags.context import asked_of, open_runtime, param
-from usecase_dags.shared import dag_options, deadline, partitions_params, predictions_asset, rows_asset
+from usecase_dags.shared import dag_options, deadline, late_doc, partitions_params, predictions_asset, rows_asset
 from usecase_dags.steps import MODEL, SNAPSHOT, STEP, Mapped, made, snapshot_url, step, training_url
 
 if TYPE_CHECKING:
@@ -49,13 +49,6 @@ move, for a reason, with `--adopt`.{late}
 _DELIVERS = """ `deliver` then hands them to {names}, each on its own: clear a red one when its other
 side is well again; what arrived is not sent twice."""
 
-_LATE = """
-
-**When it is late.** Scores that are not published {minutes} minutes after the night's tick are told once, in
-`alerts/{name}.jsonl` and in the triggerer's log, with what is missing and what to do; publishing them, however late,
-writes that it is over.
-"""
-
 
 def _notice_moved_aliases(runtime: Runtime) -> None:
     """Warns of aliases that are elsewhere than the promotion log says. What goes wrong here holds up no night."""
@@ -77,6 +70,16 @@ def _notice_moved_aliases(runtime: Runtime) -> None:
         )
     if moved:
         get_current_context()["ti"].xcom_push(key="aliases", value=moved)
+
+
+def _end_lateness(runtime: Runtime, scores: Sequence[Prediction]) -> None:
+    """Says in the book of alerts that late nights are here. What goes wrong here holds up no delivery."""
+    log = logging.getLogger("task")
+    try:
+        for alert in runtime.end_lateness(scores):
+            log.info("the scores of %s, late since %s, are here", alert.partition, alert.since)
+    except OSError as error:
+        log.warning("%s: its book of alerts could not be written: %s", runtime.spec.name, error)
 
 
 def _version(number: Any) -> str:
@@ -112,7 +115,11 @@ def _merged(
     found: list[list[Piece]] = [[] for _ in told]
     for part, piece in zip(parts, pieces, strict=True):
         found[part["plan"]].append(Piece.model_validate(piece["record"]))
-    return [runtime.stage_pieces(ScorePlan.model_validate(one), mine) for one, mine in zip(told, found, strict=True)]
+    plans = [ScorePlan.model_validate(one) for one in told]
+    return [
+        runtime.stage_pieces(plan, mine) if plan.due else runtime.score_plan(plan)
+        for plan, mine in zip(plans, found, strict=True)
+    ]
 
 
 def _model_params() -> dict[str, Param]:
@@ -183,8 +190,7 @@ def build(spec: UseCase) -> DAG:
             checked = AuditedScores.model_validate(one)
             scores += runtime.publish_scores(checked)
             runtime.forget_pieces(checked.scored)
-        for alert in runtime.end_lateness(scores):
-            logging.getLogger("task").info("the scores of %s, late since %s, are here", alert.partition, alert.since)
+        _end_lateness(runtime, scores)
         made(SNAPSHOT, snapshot_url(scores[-1].snapshot) if scores else None)
         event = get_current_context()["outlet_events"][predictions]
         event.extra = {
@@ -236,11 +242,10 @@ def build(spec: UseCase) -> DAG:
 
 def _doc(spec: UseCase) -> str:
     names = ", ".join(f"*{one.name}* ({one.sink})" for one in spec.delivery)
-    minutes = spec.scoring.deadline_minutes
     return _DOC.format(
         name=spec.name,
         rows=spec.scoring.shard_rows,
         parallel=spec.scoring.parallel,
         delivers=_DELIVERS.format(names=names) if names else "",
-        late=_LATE.format(minutes=minutes, name=spec.name).rstrip("\n") if minutes else "",
+        late=late_doc(spec),
     )

@@ -105,6 +105,20 @@ def deadline(spec: UseCase) -> dict[str, Any]:
     }
 
 
+_LATE = """
+
+**When it is late.** Scores that are not published {minutes} minutes after the night's tick are told once, in
+`alerts/{name}.jsonl` and in the triggerer's log, with what is missing and what to do; publishing them, however late,
+writes that it is over. Ranges and backfills have no deadline.
+"""
+
+
+def late_doc(spec: UseCase) -> str:
+    """What a DAG's text says of the deadline; nothing without one."""
+    minutes = spec.scoring.deadline_minutes
+    return _LATE.format(minutes=minutes, name=spec.name).rstrip() if minutes is not None else ""
+
+
 def tick_offset(spec: UseCase) -> timedelta:
     """From a partition's end to the tick of `schedule` that takes it: `0 2 * * *` gives two hours."""
     minute, hour, *_ = spec.schedule.split()

@@ -35,6 +35,8 @@ def test_without_a_deadline_in_the_spec_no_dag_has_one(dags: dict[str, Any]) -> 
     bare = _spec(scoring=Scoring())
     assert ingest.build(bare).deadline is None
     assert score.build(bare).deadline is None
+    assert "late" not in score.build(bare).doc_md
+    assert all("90 minutes after" in kind.build(_spec()).doc_md for kind in (ingest, score))
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,16 @@ def test_half_a_line_of_a_killed_writer_is_no_alert_and_spoils_no_other(book: Al
     assert [alert.partition for alert in book.entries()] == ["2013-09-01", "2013-09-02"]
 
 
+def test_a_line_that_is_no_alert_is_passed_over_and_stays(book: AlertBook) -> None:
+    book.tell(_late())
+    with book.path.open("a") as file:
+        file.write("seen, I call the source\n")
+    assert not book.tell(_late())
+    assert book.tell(_late("2013-09-02"))
+    assert [alert.partition for alert in book.entries()] == ["2013-09-01", "2013-09-02"]
+    assert "I call the source" in book.path.read_text()
+
+
 def _tell_twenty(path: Path) -> int:
     return sum(AlertBook(path).tell(_late(f"2013-09-{day:02d}")) for day in range(1, 21))
 
