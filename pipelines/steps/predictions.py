@@ -57,7 +57,7 @@ def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -
     scored = audited.scored
     if audited.validated.staged:
         rows = next(ref for ref in scored.inputs if ref.table == "rows")
-        store.scan(rows, [part.partition for part in audited.validated.staged], [])
+        store.scan(rows, [part.partition for part in audited.validated.staged])
     fresh = _publish(store, audited, run)
     head = store.head(PREDICTIONS)
     if head is None:

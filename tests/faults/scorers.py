@@ -151,12 +151,6 @@ def _serve(project: Path, home: Path) -> None:
     import onnxruntime  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
-    import pipelines.backends.delta
-    import pipelines.backends.mlflow_registry
-    import pipelines.runtime
-    import pipelines.steps.promotion
-    import pipelines.steps.score_audit
-    import pipelines.steps.scoring
     import tests.cases.champions  # noqa: F401
 
     assert Night(project=project, home=home, partitions=()).runtime().registry.versions()

@@ -1,4 +1,4 @@
-"""What a night may bring: columns that nobody expects, no rows, rows of nothing but oddities, hours that a clock skips."""
+"""What a night may bring: columns that nobody expects, no rows, odd rows, hours that a clock skips."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def afresh(nights: Nights, frame: pl.DataFrame) -> None:
         (lambda frame: frame.drop("site"), "there is no 'site'"),
         (lambda frame: frame.drop("id"), "there is no 'id'"),
         (lambda frame: frame.with_columns(pl.col("wear").cast(pl.String)), "'wear' is String"),
-        (lambda frame: frame.with_columns(wear=pl.lit(datetime(2024, 1, 1))), "'wear' is Datetime"),
+        (lambda frame: frame.with_columns(wear=pl.lit(datetime(2024, 1, 1, tzinfo=UTC))), "'wear' is Datetime"),
         (lambda frame: frame.with_columns(site=pl.lit(1.5)), "'site' is Float64"),
         (lambda frame: frame.with_columns(site=pl.lit(1)), "'site' is Int"),
     ],

@@ -72,8 +72,9 @@ def pages_with(spec: UseCase, traces: Traces, places: Places, entries: Iterable[
 
 
 def copies_with(spec: UseCase, traces: Traces, places: Places, digests: set[str]) -> list[Path]:
-    """Training sets, unregistered artifacts, pieces of scores and cached files that hold the subject: all can be made or
-    fetched again.
+    """Training sets, unregistered artifacts, pieces of scores and cached files that hold the subject.
+
+    All of them can be made or fetched again.
 
     Args:
         digests: of the published files that hold it: their cached copies bear these names.
