@@ -339,10 +339,7 @@ class Scorer:
 
 def write_partition(scorer: Scorer, partition: str, path: Path) -> int:
     """Scores one partition into a file; gives its rows."""
-<<<<<<< HEAD
     # Not unpacked as the only one: asked whether another follows, the partitions let go of this one's rows.
-=======
->>>>>>> main
     _, rows = next(_by_partition(scorer, [Shard(partitions=(partition,))]))
     return scorer.write(rows, {}, path)
 
