@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-
 from benchmarks.harness import publish
 from pipelines.parquet import Writer
 from pipelines.partitions import span

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pipelines.scoring.engine import Batch
 
 #: Rows that are in memory at once, a few times over: features, scores and what is written of them.
-_BATCH_ROWS = 65_536
+_BATCH_ROWS = 131_072
 #: Partitions, and rows of them, whose features are built by one query.
 _TOGETHER, _TOGETHER_ROWS = 32, 262_144
 #: In a partition file of predictions: rows with an unknown value, by categorical feature.
@@ -286,6 +286,8 @@ class Scorer:
         features = build_features(self.spec, self.store, snapshots, shard.partitions)
         if shard.start or shard.rows is not None:
             features = features.slice(shard.start, shard.rows)
+        # Once here, instead of in the engine and again where rows are counted: both take NaN for null.
+        features = features.with_columns(pl.col(self.engine.numeric).fill_null(float("nan")))
         held: list[tuple[str, pl.DataFrame]] = []
 
         def frames() -> Iterator[pl.DataFrame]:
@@ -352,6 +354,7 @@ def _agreeing(scorer: Scorer) -> Scorer:
 
 def write_partition(scorer: Scorer, partition: str, path: Path) -> int:
     """Scores one partition into a file; gives its rows."""
+    # Not unpacked as the only one: asked whether another follows, the partitions let go of this one's rows.
     _, rows = next(_by_partition(scorer, [Shard(partitions=(partition,))]))
     return scorer.write(rows, {}, path)
 
@@ -373,7 +376,7 @@ def _by_partition(scorer: Scorer, parts: Iterable[Shard]) -> Iterator[tuple[str,
 
 
 def _runs(batch: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """A batch's stretches of one partition each, in order, without copying a row: features keep the snapshot's order."""
+    """A batch's stretches of one partition each, in order; no row is copied."""
     start = 0
     for told in batch.get_column("partition").rle():
         yield told["value"], batch.slice(start, told["len"])
