@@ -85,6 +85,8 @@ class Engine:
         self.threads = threads or usable_cores()
         self._tile = tile_rows
         tensors: dict[str, str] = self.facts["codes"]["tensors"] if self.enters_behind_encoders else {}
+        self.inputs = {name: tensors.get(name, name) for name in [*self.numeric, *self.categorical]}
+        """What is scored is fed with, by feature: see `encode`."""
         self._codes = [self._encoders[name].expression().alias(tensor) for name, tensor in tensors.items()]
         text = dict.fromkeys(tensors.values() or self.categorical, "tensor(int64)" if tensors else "tensor(string)")
         self._check_inputs(folder, dict.fromkeys(self.numeric, "tensor(float)") | text)
@@ -130,6 +132,28 @@ class Engine:
                 yield self._joined(waiting.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows that a thread scores at once."""
+        return self._tile
+
+    def encode(self, features: pl.DataFrame) -> dict[str, NDArray[np.generic]]:
+        """What the graph is fed with: [n] by its input.
+
+        Raises:
+            SchemaMismatch: see `score`.
+        """
+        self._check(features)
+        return self._columns(features)
+
+    def score_encoded(self, columns: Mapping[str, NDArray[np.generic]]) -> Scores:
+        """Scores of what `encode` gave, n at least 1, in one piece; columns of several frames may be mixed.
+
+        Raises:
+            UnavailableError: see `score`.
+        """
+        return self._run(dict(columns), len(next(iter(columns.values()))))
 
     def decide(self, scores: Scores) -> NDArray[np.bool_] | None:
         """Which rows are decided positive.

@@ -23,7 +23,10 @@ from pipelines.failpoints import failpoint
 from pipelines.parquet import Writer, notes
 from pipelines.ports import Draft, ModelRegistry, SnapshotStore
 from pipelines.records import Counts, ModelRef, Piece, RunInfo, Scored, ScorePlan, Shard, StagedPartition
+from pipelines.scoring import reasons
 from pipelines.scoring.engine import Engine
+from pipelines.scoring.intervals import HIGH, LOW, Intervals
+from pipelines.scoring.reasons import Reasons
 from pipelines.spec import UseCase
 from pipelines.steps.features import build_features
 from pipelines.steps.inputs import fingerprint, heads, homes, input_digests, used
@@ -236,6 +239,8 @@ class Scorer:
     """The key columns of the rows."""
     extra: Mapping[str, pl.DataType]
     """Columns of the published table that this spec does not fill: it asked for them once."""
+    interval: Intervals | None = None
+    reasons: Reasons | None = None
 
     @classmethod
     def load(cls, spec: UseCase, store: SnapshotStore, resolved: ScorePlan, artifact: Path) -> Scorer:
@@ -243,18 +248,22 @@ class Scorer:
 
         Raises:
             IntegrityError: the folder is not the plan's model.
+            SchemaMismatch: the spec asks for an interval or for reasons, of which the model knows nothing.
         """
         digest = resolved.model.digest
         (reference,) = artifacts.read(artifact, digest, "reference.json")
         rows = next(ref for ref in resolved.inputs if ref.table == "rows")
+        asked, engine = spec.scoring, Engine(artifact, digest=digest, tile_rows=spec.scoring.tile_rows)
         bare = cls(
             spec=spec,
             store=store,
             plan=resolved,
-            engine=Engine(artifact, digest=digest, tile_rows=spec.scoring.tile_rows),
+            engine=engine,
             reference=reference,
             keys=store.scan(rows, [], spec.rows.key).drop("partition").collect_schema(),
             extra={},
+            interval=None if asked.interval is None else Intervals.of(engine.facts, asked.interval),
+            reasons=Reasons(engine, digest, asked.reasons) if asked.reasons else None,
         )
         head = store.head(PREDICTIONS)
         return bare if head is None else bare.like(store.scan(head, []).drop("partition").collect_schema())
@@ -271,7 +280,12 @@ class Scorer:
             dict.fromkeys(self.engine.numeric, pl.Float32()) | dict.fromkeys(self.engine.categorical, pl.String())
         )
         (nothing,) = self.engine.score_batches([features.to_frame()])
-        return self._rows("", self.keys.to_frame(), nothing).schema
+        return self._rows("", self.keys.to_frame(), features.to_frame(), nothing).schema
+
+    @cached_property
+    def repeated(self) -> tuple[str, ...]:
+        """Columns with few distinct values."""
+        return *_REPEATED, *(name for name, _ in reasons.names(self.spec.scoring.reasons))
 
     def batches(self, shard: Shard) -> Iterator[tuple[str, pl.DataFrame, pl.DataFrame, Batch]]:
         """Partition, rows as they are published, their features and their scores, in order, in bounded batches."""
@@ -289,7 +303,7 @@ class Scorer:
 
         for batch in self.engine.score_batches(frames()):
             partition, part = held.pop(0)
-            yield partition, self._rows(partition, part.select(self.spec.rows.key), batch), part, batch
+            yield partition, self._rows(partition, part.select(self.spec.rows.key), part, batch), part, batch
             failpoint("score.batch")
 
     def write(self, rows: Iterable[Scoring], unseen: dict[str, float], path: Path) -> int:
@@ -302,7 +316,7 @@ class Scorer:
             How many rows there are.
         """
         counter, unknown = Counter(self.reference), dict.fromkeys(self.engine.categorical, 0)
-        with Writer(path, self.schema, _REPEATED) as file:
+        with Writer(path, self.schema, self.repeated) as file:
             for _, frame, features, batch in rows:
                 counter.add(features, batch.scores, frame.get_column(DECISION) if DECISION in frame.columns else None)
                 for name, count in batch.unknown.items():
@@ -315,7 +329,7 @@ class Scorer:
         unseen.update({name: count / max(counts.rows, 1) for name, count in unknown.items()})
         return file.close({NOTE: counts.model_dump_json(), _UNKNOWN: json.dumps(unknown)})
 
-    def _rows(self, partition: str, keys: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+    def _rows(self, partition: str, keys: pl.DataFrame, features: pl.DataFrame, batch: Batch) -> pl.DataFrame:
         scores, spec = batch.scores, self.spec
         if spec.label.task == "multiclass":
             names = spec.label.classes
@@ -326,6 +340,11 @@ class Scorer:
             columns = [pl.Series("score", scores)]
             if (decided := self.engine.decide(scores)) is not None:
                 columns.append(pl.Series(DECISION, decided))
+        if self.interval is not None:
+            low, high = self.interval.around(scores)
+            columns += [pl.Series(LOW, low), pl.Series(HIGH, high)]
+        if self.reasons is not None:
+            columns += self.reasons.of(features, scores)
         return keys.with_columns(
             *columns,
             pl.lit(self.plan.model.version, dtype=pl.Int64).alias("model_version"),
@@ -383,7 +402,7 @@ def _merge(scorer: Scorer, files: list[Path], unseen: dict[str, float], path: Pa
     for each in told:
         for name, count in json.loads(each[_UNKNOWN]).items():
             unknown[name] += count
-    with Writer(path, scorer.schema, _REPEATED) as merged:
+    with Writer(path, scorer.schema, scorer.repeated) as merged:
         rows = pl.scan_parquet(files, hive_partitioning=False)
         for frame in rows.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True, engine="streaming"):
             merged.write(frame)
