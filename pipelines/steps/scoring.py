@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -239,6 +239,8 @@ class Scorer:
     """The key columns of the rows."""
     extra: Mapping[str, pl.DataType]
     """Columns of the published table that this spec does not fill: it asked for them once."""
+    published: tuple[str, ...] = ()
+    """The columns of the published table, in its order."""
     interval: Intervals | None = None
     reasons: Reasons | None = None
 
@@ -271,7 +273,8 @@ class Scorer:
     def like(self, published: pl.Schema) -> Scorer:
         """The same with every column of a published file, null where this spec does not fill it."""
         own = replace(self, extra={}).schema
-        return replace(self, extra={name: dtype for name, dtype in published.items() if name not in own})
+        extra = {name: dtype for name, dtype in published.items() if name not in own}
+        return replace(self, extra=extra, published=tuple(published))
 
     @cached_property
     def schema(self) -> pl.Schema:
@@ -345,13 +348,27 @@ class Scorer:
             columns += [pl.Series(LOW, low), pl.Series(HIGH, high)]
         if self.reasons is not None:
             columns += self.reasons.of(features, scores)
-        return keys.with_columns(
+        rows = keys.with_columns(
             *columns,
             pl.lit(self.plan.model.version, dtype=pl.Int64).alias("model_version"),
             pl.lit(self.plan.homes.get(partition), dtype=pl.String).alias(SNAPSHOT),
             pl.lit(self.plan.run.at, dtype=pl.Datetime("us", "UTC")).alias(SCORED_AT),
             *(pl.lit(None, dtype=dtype).alias(name) for name, dtype in self.extra.items()),
         )
+        return rows.select(_in_order(self.published, rows.columns)) if self.extra else rows
+
+
+def _in_order(published: Sequence[str], own: Sequence[str]) -> list[str]:
+    """Every column, those of the published table in its order, as a store asks; a new one follows the one before it.
+
+    >>> _in_order(["id", "score", "reason", "model"], ["id", "score", "low", "model", "reason"])
+    ['id', 'score', 'low', 'reason', 'model']
+    """
+    found = list(published)
+    for before, name in pairwise(["", *own]):
+        if name not in found:
+            found.insert(found.index(before) + 1 if before else 0, name)
+    return found
 
 
 def write_partition(scorer: Scorer, partition: str, path: Path) -> int:
