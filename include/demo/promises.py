@@ -9,6 +9,8 @@ from include.demo.plan import Plan
 from include.demo.record import Record
 from include.demo.story import USE_CASE
 from pipelines import partitions
+from pipelines.counts import NOTE
+from pipelines.records import Counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,19 @@ def scored_once(plan: Plan, record: Record) -> tuple[bool, str]:
         f"{total:,} predictions of {len(record.scores)} nights, {record.distinct_keys:,} distinct flights; "
         f"{len(wrong)} nights with another number of rows than their input, {len(others)} nights too many",
     )
+
+
+def counted_with_the_scores(plan: Plan, record: Record) -> tuple[bool, str]:
+    """What drift is measured on was counted while scoring, over every row, and lies in the file of the scores."""
+    store, wanted = record.runtime.store, _wanted(plan, record)
+    head = store.head("predictions")
+    if head is None:
+        return False, "there are no predictions"
+    notes = store.notes(head, wanted, NOTE)
+    counts = {key: Counts.model_validate_json(text) for key, text in notes.items()}
+    wrong = [key for key in wanted if key not in counts or counts[key].rows != record.scores.get(key)]
+    largest = max(map(len, notes.values()), default=0)
+    return not wrong, f"{len(counts)} nights, {len(wrong)} with another number of rows; at most {largest:,} bytes"
 
 
 def bad_night_set_aside(plan: Plan, record: Record) -> tuple[bool, str]:
@@ -199,6 +214,7 @@ PROMISES: tuple[Callable[[Plan, Record], tuple[bool, str]], ...] = (
     one_scoring_run_a_night,
     audited,
     scored_once,
+    counted_with_the_scores,
     bad_night_set_aside,
     next_night_unharmed,
     healed,

@@ -373,7 +373,7 @@ def _in_order(published: Sequence[str], own: Sequence[str]) -> list[str]:
 
 def write_partition(scorer: Scorer, partition: str, path: Path) -> int:
     """Scores one partition into a file; gives its rows."""
-    ((_, rows),) = _by_partition(scorer, [Shard(partitions=(partition,))])
+    _, rows = next(_by_partition(scorer, [Shard(partitions=(partition,))]))
     return scorer.write(rows, {}, path)
 
 
