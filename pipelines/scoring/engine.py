@@ -85,8 +85,6 @@ class Engine:
         self.threads = threads or usable_cores()
         self._tile = tile_rows
         tensors: dict[str, str] = self.facts["codes"]["tensors"] if self.enters_behind_encoders else {}
-        self.inputs = {name: tensors.get(name, name) for name in [*self.numeric, *self.categorical]}
-        """What is scored is fed with, by feature: see `encode`."""
         self._codes = [self._encoders[name].expression().alias(tensor) for name, tensor in tensors.items()]
         text = dict.fromkeys(tensors.values() or self.categorical, "tensor(int64)" if tensors else "tensor(string)")
         self._check_inputs(folder, dict.fromkeys(self.numeric, "tensor(float)") | text)
@@ -137,6 +135,12 @@ class Engine:
     def tile_rows(self) -> int:
         """Rows that a thread scores at once."""
         return self._tile
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The input of what is run, by feature: see `encode`."""
+        tensors: dict[str, str] = self.facts["codes"]["tensors"] if self.enters_behind_encoders else {}
+        return {name: tensors.get(name, name) for name in [*self.numeric, *self.categorical]}
 
     def encode(self, features: pl.DataFrame) -> dict[str, NDArray[np.generic]]:
         """What the graph is fed with: [n] by its input.
