@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from pipelines.scoring.engine import Engine, Scores
 
-PAIRS = 4
+#: On a student of 19 features, 4 pairs name the same first reason as 400 do for 0.64 to 0.87 of the rows, 16 for 0.94.
+PAIRS = 16
 #: Most effects that a thread holds at once.
 _HELD = 4_000_000
 

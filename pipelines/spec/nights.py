@@ -26,7 +26,7 @@ class Scoring(SpecModel):
     interval: Annotated[float, Field(ge=0.5, lt=1)] | None = None
     """Regression: publish `low` and `high`, between which the label lies with this probability: one of `LEVELS`."""
     reasons: Annotated[int, Field(ge=0, le=10)] = 0
-    """Publish so many features a row that moved its score most, and by how much. Costs 8 scores a feature and row."""
+    """Publish so many features a row that moved its score most, and by how much. Costs 32 scores a feature and row."""
     deadline_minutes: Annotated[int, Field(ge=1)] | None = None
     """Minutes after the tick of `schedule` by which a night's scores must be published; past it, it is told."""
     max_unseen_share: Annotated[float, Field(ge=0, le=1)] = 0.2
