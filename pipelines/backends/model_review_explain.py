@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 
 from pipelines.errors import IntegrityError, explain
+from pipelines.scoring.shapley import walked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -227,15 +228,17 @@ def shapley(
         every = np.arange(pairs)
         orders = dice.permuted(np.tile(np.arange(m), (pairs, 1)), axis=1)
         gained = np.zeros((pairs, m, c))
+        first, last = np.tile(means, (pairs // k, 1)), np.repeat(scores[some], k, axis=0)
         for order in (orders, orders[:, ::-1]):
             mixed = np.tile(background, (pairs // k, 1))
-            before = np.tile(means, (pairs // k, 1))
-            for position in range(m):
-                place = order[:, position]
-                mixed[every, place] = inside[every, place]
-                after = score(mixed) if position < m - 1 else np.repeat(scores[some], k, axis=0)
-                gained[every, place] += after - before
-                before = after
+
+            def put(place: NDArray[np.intp], mixed: Matrix = mixed, inside: Matrix = inside) -> Matrix:
+                rows = np.arange(len(mixed))
+                mixed[rows, place] = inside[rows, place]
+                return score(mixed)
+
+            for place, gain in walked(order.T, first, last, put):
+                gained[every, place] += gain
         found[some] = gained.reshape(pairs // k, k, m, c).mean(axis=1) / 2
     return found
 

@@ -70,9 +70,19 @@ def overall(facts: Facts) -> list[Block]:
         told.append(f"Rows with which the smallest gain of interest is seen: {evaluation.rows_needed:,}.")
     if (first, last) != evaluation.holdout.partitions:
         told.append(f"Teacher, students and baselines were measured on the training's own holdout, {first} to {last}.")
+    told += _intervals(facts)
     served = evaluation.served.replace("_", " ") or "unknown"
     told.append(f"Served: {served}. Judged by {direction(facts)}.")
     return [Items(told), Grid(["model", "rows", *names, "calibration error"], lines)]
+
+
+def _intervals(facts: Facts) -> list[str]:
+    """What became of the intervals on the training's holdout, in one sentence; nothing where there are none."""
+    found = facts.challenger.served.intervals if facts.challenger.served else ()
+    if not found:
+        return []
+    each = [f"of {one.level:.0%} {one.coverage:.1%} (mean width {figure(one.mean_width)})" for one in found]
+    return [f"Intervals held on {found[0].rows:,} rows of the training's holdout: {', '.join(each)}."]
 
 
 def _scored(facts: Facts, name: str, card: Scorecard, names: Sequence[str]) -> list[str]:

@@ -68,6 +68,7 @@ from pipelines.records.snapshots import (
 )
 from pipelines.records.tracing import ErasedModel, ErasedTable, Erasure, Link, LinkKind, Replay, Trace
 from pipelines.records.training import (
+    Coverage,
     JobRef,
     JobStatus,
     Latency,
@@ -102,6 +103,7 @@ __all__ = [
     "CommitNote",
     "Comparison",
     "Counts",
+    "Coverage",
     "DataAudit",
     "Delivered",
     "DeliveryEntry",

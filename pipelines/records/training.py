@@ -126,6 +126,18 @@ class Slice(Record):
     """None where there are too few rows to tell, or the metric is not defined on them (one class)."""
 
 
+class Coverage(Record):
+    """What became of one level of a regression's intervals on rows that they were not fitted on."""
+
+    level: float
+    """The probability that was asked for."""
+    rows: int
+    coverage: float
+    """Share of rows whose label is within their interval."""
+    mean_width: float
+    """In the label's unit."""
+
+
 class Scorecard(Record):
     """One model on one set of rows."""
 
@@ -138,6 +150,8 @@ class Scorecard(Record):
     """Expected calibration error of 15 bins of equal rows (binary; multiclass: of the class it chose)."""
     slices: tuple[Slice, ...] = ()
     latencies: tuple[Latency, ...] = ()
+    intervals: tuple[Coverage, ...] = ()
+    """Of the served model of a regression, by level."""
 
     @property
     def flat(self) -> dict[str, float]:
@@ -146,6 +160,9 @@ class Scorecard(Record):
         for latency in self.latencies:
             found[f"p50_ms_batch_{latency.rows}"] = latency.p50_ms
             found[f"p99_ms_batch_{latency.rows}"] = latency.p99_ms
+        for one in self.intervals:
+            found[f"interval_{one.level * 100:.0f}_coverage"] = one.coverage
+            found[f"interval_{one.level * 100:.0f}_mean_width"] = one.mean_width
         return {f"{self.model}_{name}": value for name, value in found.items() if value is not None}
 
 

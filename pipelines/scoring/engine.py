@@ -140,6 +140,34 @@ class Engine:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    @property
+    def tile_rows(self) -> int:
+        """Rows that a thread scores at once."""
+        return self._tile
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The input of what is run, by feature: see `encode`."""
+        tensors: dict[str, str] = self.facts["codes"]["tensors"] if self.enters_behind_encoders else {}
+        return {name: tensors.get(name, name) for name in [*self.numeric, *self.categorical]}
+
+    def encode(self, features: pl.DataFrame) -> dict[str, NDArray[np.generic]]:
+        """What the graph is fed with: [n] by its input.
+
+        Raises:
+            SchemaMismatch: see `score`.
+        """
+        self._check(features)
+        return self._columns(features)
+
+    def score_encoded(self, columns: Mapping[str, NDArray[np.generic]]) -> Scores:
+        """Scores of what `encode` gave, n at least 1, in one piece; columns of several frames may be mixed.
+
+        Raises:
+            UnavailableError: see `score`.
+        """
+        return self._run(dict(columns), len(next(iter(columns.values()))))
+
     def decide(self, scores: Scores) -> NDArray[np.bool_] | None:
         """Which rows are decided positive.
 

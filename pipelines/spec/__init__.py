@@ -14,7 +14,7 @@ from pipelines.spec.data import (
 )
 from pipelines.spec.delivery import Delivery, FileDelivery, PostgresDelivery, WebhookDelivery
 from pipelines.spec.gates import CLASS_ROWS, CompressionGate, FairnessGate, Gates, Golden, Sanity
-from pipelines.spec.nights import Drift, Retraining, Scoring
+from pipelines.spec.nights import LEVELS, Drift, Retraining, Scoring
 from pipelines.spec.reading import load_spec
 from pipelines.spec.training import FloatRange, SageMakerJob, Search, Student, Teacher, Training
 from pipelines.spec.use_case import ModelCard, UseCase
@@ -22,6 +22,7 @@ from pipelines.spec.use_case import ModelCard, UseCase
 __all__ = [
     "CLASS_ROWS",
     "GREATER_IS_BETTER",
+    "LEVELS",
     "MAX_CLASSES",
     "Column",
     "ColumnType",

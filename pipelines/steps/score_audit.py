@@ -9,6 +9,8 @@ import polars as pl
 from pipelines.errors import QuarantinedError, explain
 from pipelines.ports import SnapshotStore
 from pipelines.records import AuditedScores, Check, Scored, SnapshotRef, StagedPartition, Validated, ValidationReport
+from pipelines.scoring import reasons
+from pipelines.scoring.intervals import HIGH, LOW
 from pipelines.spec import UseCase
 from pipelines.steps.predictions import DECISION, PREDICTIONS, score_columns
 
@@ -115,7 +117,40 @@ def _checks(
                 allowed="0",
             )
         )
+    if spec.scoring.interval is not None:
+        checks.append(_rowwise("interval_holds_score", frame, _beside(), "without low <= score <= high, all finite"))
+    if spec.scoring.reasons:
+        checks.append(_rowwise("reasons", frame, _unreasonable(spec), "not of features, twice, or not finite"))
     return checks
+
+
+def _rowwise(name: str, frame: pl.LazyFrame, wrong: pl.Expr, words: str) -> Check:
+    """A check that no row may fail."""
+    count = _one(frame.select(wrong.fill_null(True).sum()))
+    return Check(name=name, passed=count == 0, observed=f"{count} {words}", allowed="0")
+
+
+def _beside() -> pl.Expr:
+    """Whether a row's score is not in its interval."""
+    low, high = pl.col(LOW), pl.col(HIGH)
+    return ~(low.is_finite() & high.is_finite() & (low <= pl.col("score")) & (pl.col("score") <= high))
+
+
+def _unreasonable(spec: UseCase) -> pl.Expr:
+    """Whether a row's reasons are none: each names another feature and a finite effect, none greater than the one
+    before it; where there are no more, both are null.
+    """
+    wrong = pl.lit(False)
+    before: list[tuple[str, str]] = []
+    for feature, effect in reasons.names(spec.scoring.reasons):
+        name, size = pl.col(feature), pl.col(effect)
+        none = name.is_null() & size.is_null()
+        good = name.is_in(list(spec.features.columns)) & size.is_finite() & (size != 0)
+        for other, theirs in before:
+            good = good & (name != pl.col(other)) & (size.abs() <= pl.col(theirs).abs())
+        wrong = wrong | ~(none | good.fill_null(False))
+        before.append((feature, effect))
+    return wrong
 
 
 def _found(frame: pl.LazyFrame, names: list[str]) -> dict[str, int]:

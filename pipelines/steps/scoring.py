@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,10 @@ from pipelines.failpoints import failpoint
 from pipelines.parquet import Writer, notes
 from pipelines.ports import Draft, ModelRegistry, SnapshotStore
 from pipelines.records import Counts, ModelRef, Piece, RunInfo, Scored, ScorePlan, Shard, StagedPartition
+from pipelines.scoring import reasons
 from pipelines.scoring.engine import Engine
+from pipelines.scoring.intervals import HIGH, LOW, Intervals
+from pipelines.scoring.reasons import Reasons
 from pipelines.spec import UseCase
 from pipelines.steps.agreement import check_model
 from pipelines.steps.features import build_features
@@ -243,6 +246,10 @@ class Scorer:
     """The key columns of the rows."""
     extra: Mapping[str, pl.DataType]
     """Columns of the published table that this spec does not fill: it asked for them once."""
+    published: tuple[str, ...] = ()
+    """The columns of the published table, in its order."""
+    interval: Intervals | None = None
+    reasons: Reasons | None = None
 
     @classmethod
     def load(cls, spec: UseCase, store: SnapshotStore, resolved: ScorePlan, artifact: Path) -> Scorer:
@@ -250,18 +257,22 @@ class Scorer:
 
         Raises:
             IntegrityError: the folder is not the plan's model.
+            SchemaMismatch: the spec asks for an interval or for reasons, of which the model knows nothing.
         """
         digest = resolved.model.digest
         (reference,) = artifacts.read(artifact, digest, "reference.json")
         rows = next(ref for ref in resolved.inputs if ref.table == "rows")
+        asked, engine = spec.scoring, Engine(artifact, digest=digest, tile_rows=spec.scoring.tile_rows)
         bare = cls(
             spec=spec,
             store=store,
             plan=resolved,
-            engine=Engine(artifact, digest=digest, tile_rows=spec.scoring.tile_rows),
+            engine=engine,
             reference=reference,
             keys=store.scan(rows, [], spec.rows.key).drop("partition").collect_schema(),
             extra={},
+            interval=None if asked.interval is None else Intervals.of(engine.facts, asked.interval),
+            reasons=Reasons(engine, digest, asked.reasons) if asked.reasons else None,
         )
         head = store.head(PREDICTIONS)
         return bare if head is None else bare.like(store.scan(head, []).drop("partition").collect_schema())
@@ -269,7 +280,8 @@ class Scorer:
     def like(self, published: pl.Schema) -> Scorer:
         """The same with every column of a published file, null where this spec does not fill it."""
         own = replace(self, extra={}).schema
-        return replace(self, extra={name: dtype for name, dtype in published.items() if name not in own})
+        extra = {name: dtype for name, dtype in published.items() if name not in own}
+        return replace(self, extra=extra, published=tuple(published))
 
     @cached_property
     def schema(self) -> pl.Schema:
@@ -278,7 +290,12 @@ class Scorer:
             dict.fromkeys(self.engine.numeric, pl.Float32()) | dict.fromkeys(self.engine.categorical, pl.String())
         )
         (nothing,) = self.engine.score_batches([features.to_frame()])
-        return self._rows("", self.keys.to_frame(), nothing).schema
+        return self._rows("", self.keys.to_frame(), features.to_frame(), nothing).schema
+
+    @cached_property
+    def repeated(self) -> tuple[str, ...]:
+        """Columns with few distinct values."""
+        return *_REPEATED, *(name for name, _ in reasons.names(self.spec.scoring.reasons))
 
     def batches(self, shard: Shard) -> Iterator[tuple[str, pl.DataFrame, pl.DataFrame, Batch]]:
         """Partition, rows as they are published, their features and their scores, in order, in bounded batches."""
@@ -298,7 +315,7 @@ class Scorer:
 
         for batch in self.engine.score_batches(frames()):
             partition, part = held.pop(0)
-            yield partition, self._rows(partition, part.select(self.spec.rows.key), batch), part, batch
+            yield partition, self._rows(partition, part.select(self.spec.rows.key), part, batch), part, batch
             failpoint("score.batch")
 
     def write(self, rows: Iterable[Scoring], unseen: dict[str, float], path: Path) -> int:
@@ -312,7 +329,7 @@ class Scorer:
         """
         encoders = self.engine.encoders
         counter, unknown = Counter(self.reference, encoders=encoders), dict.fromkeys(self.engine.categorical, 0)
-        with Writer(path, self.schema, _REPEATED) as file:
+        with Writer(path, self.schema, self.repeated) as file:
             for _, frame, features, batch in rows:
                 decided = frame.get_column(DECISION) if DECISION in frame.columns else None
                 counter.add(features, batch.scores, decided, batch.codes)
@@ -326,7 +343,7 @@ class Scorer:
         unseen.update({name: count / max(counts.rows, 1) for name, count in unknown.items()})
         return file.close({NOTE: counts.model_dump_json(exclude_defaults=True), _UNKNOWN: json.dumps(unknown)})
 
-    def _rows(self, partition: str, keys: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+    def _rows(self, partition: str, keys: pl.DataFrame, features: pl.DataFrame, batch: Batch) -> pl.DataFrame:
         scores, spec = batch.scores, self.spec
         if spec.label.task == "multiclass":
             names = spec.label.classes
@@ -337,13 +354,32 @@ class Scorer:
             columns = [pl.Series("score", scores)]
             if (decided := self.engine.decide(scores)) is not None:
                 columns.append(pl.Series(DECISION, decided))
-        return keys.with_columns(
+        if self.interval is not None:
+            low, high = self.interval.around(scores)
+            columns += [pl.Series(LOW, low), pl.Series(HIGH, high)]
+        if self.reasons is not None:
+            columns += self.reasons.of(features, scores)
+        rows = keys.with_columns(
             *columns,
             pl.lit(self.plan.model.version, dtype=pl.Int64).alias("model_version"),
             pl.lit(self.plan.homes.get(partition), dtype=pl.String).alias(SNAPSHOT),
             pl.lit(self.plan.run.at, dtype=pl.Datetime("us", "UTC")).alias(SCORED_AT),
             *(pl.lit(None, dtype=dtype).alias(name) for name, dtype in self.extra.items()),
         )
+        return rows.select(_in_order(self.published, rows.columns)) if self.extra else rows
+
+
+def _in_order(published: Sequence[str], own: Sequence[str]) -> list[str]:
+    """Every column, those of the published table in its order, as a store asks; a new one follows the one before it.
+
+    >>> _in_order(["id", "score", "reason", "model"], ["id", "score", "low", "model", "reason"])
+    ['id', 'score', 'low', 'reason', 'model']
+    """
+    found = list(published)
+    for before, name in pairwise(["", *own]):
+        if name not in found:
+            found.insert(found.index(before) + 1 if before else 0, name)
+    return found
 
 
 def _agreeing(scorer: Scorer) -> Scorer:
@@ -409,7 +445,7 @@ def _merge(scorer: Scorer, files: list[Path], unseen: dict[str, float], path: Pa
     for each in told:
         for name, count in json.loads(each[_UNKNOWN]).items():
             unknown[name] += count
-    with Writer(path, scorer.schema, _REPEATED) as merged:
+    with Writer(path, scorer.schema, scorer.repeated) as merged:
         rows = pl.scan_parquet(files, hive_partitioning=False)
         for frame in rows.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True, engine="streaming"):
             merged.write(frame)

@@ -34,12 +34,14 @@ def card(
     label: Scale,
     compression: Compression | None,
     threshold: float | None,
+    intervals: dict[str, Any] | None,
     session: Session,
 ) -> dict[str, Any]:
     """Everything about the model that is not a weight or a metric.
 
     Args:
         threshold: the score from which a row is decided positive (binary).
+        intervals: what `conformal.fit` gave (regression).
     """
     numeric = spec.features.numeric
     boosted = spec.training.model == "lightgbm"
@@ -86,6 +88,7 @@ def card(
         },
         "threshold": threshold,
         "threshold_by": None if threshold is None else _rule(spec),
+        "intervals": intervals,
         "label_mean": label.mean,
         "label_scale": label.scale,
         "student_widths": [] if compression is None else list(compression.widths),

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from pipelines.ports import OnProgress
 from pipelines.records import Scorecard
-from pipelines.training import calibrate, compress, decision, leaks, loop, report, scorecards, trees, weights
+from pipelines.training import calibrate, compress, conformal, decision, leaks, loop, report, scorecards, trees, weights
 from pipelines.training.baselines import Constant, LightGbm
 from pipelines.training.calibrate import Calibration
 from pipelines.training.card import card, served
@@ -83,7 +83,7 @@ def run(job: Job, on_progress: OnProgress, stop: Stop = never) -> None:
         if made is not None:
             counts = {"train": len(held.train), "validation": len(held.validation), "holdout": len(holdout)}
             counts["unlabelled"] = session.facts.pop("unlabelled", 0)
-            _write(session, preparation, counts, held.validation, *made)
+            _write(session, preparation, counts, held.validation, holdout, *made)
         if session.store and here.leads:
             session.store.clear()
 
@@ -149,6 +149,7 @@ def _write(
     preparation: Preparation,
     counts: Mapping[str, int],
     validation: Table,
+    holdout: Table,
     calibration: Calibration,
     label: Scale,
     compressed: Compression | None,
@@ -157,7 +158,13 @@ def _write(
     out = session.job.out
     scorer = scorecards.OnnxScorer(out / MODEL, session.spec, session.threads)
     threshold = decision.threshold(session.spec, scorer, validation)
-    about = card(session.spec, preparation, counts, calibration, label, compressed, threshold, session)
+    intervals = None
+    if session.task == "regression":
+        intervals = conformal.fit(scorer(validation), validation.label)
+        measured = {"intervals": conformal.measure(intervals, scorer(holdout), holdout.label)}
+        mine = served(session.spec)
+        cards = [entry.model_copy(update=measured) if entry.model == mine else entry for entry in cards]
+    about = card(session.spec, preparation, counts, calibration, label, compressed, threshold, intervals, session)
     _write_json(out / "model.json", about | {"facts": session.facts})
     _write_json(out / "scorecards.json", [entry.model_dump() for entry in cards])
 

@@ -88,3 +88,70 @@ def test_of_classes_the_highest_is_decided_and_of_equal_ones_the_first(store: Sn
 
 def test_a_regression_decides_nothing(store: SnapshotStore) -> None:
     assert audited(store, "regression", score=[1.0, 2.0, 3.0])
+
+
+GOOD: dict[str, Any] = {
+    "score": [1.0, 2.0, 3.0],
+    "low": [0.5, 2.0, -1.0],
+    "high": [1.5, 2.0, 3.0],
+    "reason_1": ["x", "x", None],
+    "reason_1_effect": [-0.5, 0.25, None],
+    "reason_2": ["y", None, None],
+    "reason_2_effect": [0.5, None, None],
+}
+
+
+def with_extras(store: SnapshotStore, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> AuditedScores:
+    """Audits scores with intervals and reasons, some columns of which are others."""
+    plain = use_case("regression")
+    more = {
+        "scoring": plain.scoring.model_copy(update={"interval": 0.9, "reasons": 2}),
+        "features": plain.features.model_copy(update={"numeric": ("x", "y")}),
+    }
+    monkeypatch.setattr(f"{__name__}.use_case", lambda _: plain.model_copy(update=more))
+    return audited(store, "regression", **{**GOOD, **changed})
+
+
+def test_intervals_that_hold_their_scores_and_reasons_that_are_features_pass(
+    store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (report,) = with_extras(store, monkeypatch).validated.reports
+    assert {"interval_holds_score", "reasons"} <= {check.name for check in report.checks}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"low": [1.5, 2.0, -1.0]},
+        {"high": [1.5, 1.0, 3.0]},
+        {"low": [0.5, None, -1.0]},
+        {"high": [float("inf"), 2.0, 3.0]},
+        {"low": [float("nan"), 2.0, 3.0]},
+    ],
+)
+def test_an_interval_beside_its_score_or_without_an_end_is_quarantined(
+    store: SnapshotStore, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    with pytest.raises(QuarantinedError, match="interval_holds_score 1 without"):
+        with_extras(store, monkeypatch, **changed)
+    assert store.head(PREDICTIONS) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"reason_1": ["id", "x", None]},  # no feature
+        {"reason_2": ["x", None, None]},  # twice
+        {"reason_2": [None, None, None]},  # an effect of nothing
+        {"reason_1_effect": [-0.5, None, None]},  # a reason without an effect
+        {"reason_1_effect": [-0.5, float("nan"), None]},
+        {"reason_2_effect": [float("inf"), None, None]},
+        {"reason_2_effect": [0.75, None, None]},  # greater than the first
+        {"reason_2": ["y", None, "y"], "reason_2_effect": [0.5, None, 0.1]},  # a second without a first
+    ],
+)
+def test_reasons_that_are_none_are_quarantined(
+    store: SnapshotStore, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    with pytest.raises(QuarantinedError, match="reasons 1 not of features"):
+        with_extras(store, monkeypatch, **changed)
