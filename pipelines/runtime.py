@@ -28,6 +28,8 @@ from pipelines.ports import (
     OnTrial,
     RemoteTrainer,
     Searcher,
+    ShardJob,
+    ShardPool,
     Signer,
     SnapshotStore,
     Trainer,
@@ -208,6 +210,14 @@ class Runtime:
 
         return Evidently()
 
+    @cached_property
+    def pool(self) -> ShardPool:
+        """Ray."""
+        from pipelines.backends.ray_pool import RayPool
+
+        told = self.settings
+        return RayPool(told.ray_address, "pipelines.shard_worker:score", cpus=told.ray_cpus, patience=told.ray_timeout)
+
     # -- ingest --------------------------------------------------------------------------------------------------
 
     def tables(self) -> tuple[str, ...]:
@@ -285,9 +295,12 @@ class Runtime:
         return scoring.plan(self.spec, self.store, self.model(version), partitions, self.run, anew=anew)
 
     def score_plan(self, plan: ScorePlan) -> Scored:
-        """Scores a plan and stages the scores; see `steps.scoring.score`."""
+        """Scores a plan where the spec says, and stages the scores; see `steps.scoring.score` and `ShardPool.run`."""
         from pipelines.steps import scoring
 
+        if self.spec.scoring.engine == "ray" and plan.due:
+            job = ShardJob(spec=self.spec, plan=plan, settings=self.settings.travelling)
+            return self.stage_pieces(plan, self.pool.run(job, self.registry.fetch(plan.model), self.pieces(plan)))
         return scoring.score(self.spec, self.store, self.registry, plan, self.run)
 
     def score_shard(self, plan: ScorePlan, shard: Shard) -> Piece:

@@ -164,15 +164,23 @@ def score(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, resolved
 
 
 def score_shard(
-    spec: UseCase, store: SnapshotStore, artifact: Path, resolved: ScorePlan, shard: Shard, out: Path
+    spec: UseCase,
+    store: SnapshotStore,
+    artifact: Path,
+    resolved: ScorePlan,
+    shard: Shard,
+    out: Path,
+    *,
+    threads: int | None = None,
 ) -> Piece:
     """Scores one shard of a plan into files of its own; they appear whole or not at all.
 
     Args:
         artifact: the verified folder of the plan's model.
         out: folder of the plan's pieces; the same shard again replaces its files by the same bytes.
+        threads: tiles that are scored at once; what this process may use when not given.
     """
-    scorer = Scorer.load(spec, store, resolved, artifact)
+    scorer = Scorer.load(spec, store, resolved, artifact, threads)
     out.mkdir(parents=True, exist_ok=True)
     files = {}
     for partition, rows in _by_partition(scorer, _split(resolved, shard)):
@@ -238,7 +246,9 @@ class Scorer:
     """Columns of the published table that this spec does not fill: it asked for them once."""
 
     @classmethod
-    def load(cls, spec: UseCase, store: SnapshotStore, resolved: ScorePlan, artifact: Path) -> Scorer:
+    def load(
+        cls, spec: UseCase, store: SnapshotStore, resolved: ScorePlan, artifact: Path, threads: int | None = None
+    ) -> Scorer:
         """Loads the plan's model from its verified folder.
 
         Raises:
@@ -251,7 +261,7 @@ class Scorer:
             spec=spec,
             store=store,
             plan=resolved,
-            engine=Engine(artifact, digest=digest, tile_rows=spec.scoring.tile_rows),
+            engine=Engine(artifact, digest=digest, tile_rows=spec.scoring.tile_rows, threads=threads),
             reference=reference,
             keys=store.scan(rows, [], spec.rows.key).drop("partition").collect_schema(),
             extra={},

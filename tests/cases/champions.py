@@ -126,7 +126,7 @@ def write_project(folder: Path, **changes: Any) -> Path:
     """A project folder with this one use case."""
     raw = {**_SPEC}
     for name, value in changes.items():
-        raw[name] = {**raw[name], **value} if isinstance(value, dict) else value
+        raw[name] = {**raw.get(name, {}), **value} if isinstance(value, dict) else value
     path = folder / "include" / "use_cases" / f"{NAME}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(raw, sort_keys=False), "utf-8")

@@ -1,0 +1,103 @@
+"""A Ray cluster of two nodes on this machine, a processor each, for the tests of a module."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.cases import REPOSITORY
+
+_MEMORY = 80 * 2**20
+
+
+class Nodes:
+    """The cluster; it can lose nodes and get others."""
+
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.folder = folder
+        self._count = 1
+        self._cluster = Cluster(
+            initialize_head=True,
+            head_node_args={**self._options(), "include_dashboard": False, "include_log_monitor": False},
+        )
+        self.second = self.add()
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def add(self) -> Any:
+        """Another node."""
+        self.second = self._cluster.add_node(**self._options())
+        return self.second
+
+    def remove(self, *, gracefully: bool = True) -> None:
+        """Takes away the node that came last."""
+        self._cluster.remove_node(self.second, allow_graceful=gracefully)
+
+    def workers(self) -> list[psutil.Process]:
+        """Worker processes of the cluster that run or have run a task."""
+        return [process for process in processes(self.folder) if process.name().startswith("ray::")]
+
+    def stop(self) -> None:
+        self._cluster.shutdown()
+
+    def _options(self) -> dict[str, Any]:
+        self._count += 1
+        # 127.0.0.1 would be taken for the machine's own address.
+        return {"num_cpus": 1, "object_store_memory": _MEMORY, "node_ip_address": f"127.0.0.{self._count}"}
+
+
+def processes(folder: Path) -> list[psutil.Process]:
+    """Every process that works in a folder of Ray's, by its command line or its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and (
+                str(folder) in " ".join(process.cmdline()) or process.environ().get("RAY_TMPDIR") == str(folder)
+            ):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@contextmanager
+def two_nodes(**environment: str) -> Iterator[Nodes]:
+    """Starts the cluster, with these variables in its workers' environment, and stops it.
+
+    Its ports are open on every interface, as Ray has it; nobody gets in without the token.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "RAY_TMPDIR": str(folder),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "PYTHONPATH": str(REPOSITORY),
+            "OVERNIGHT_HOME": str(folder / "worker-home"),
+            **environment,
+        }.items():
+            patch.setenv(name, value)
+        nodes = Nodes(folder)
+        patch.delenv("OVERNIGHT_HOME")
+        try:
+            yield nodes
+        finally:
+            nodes.stop()
+            left = processes(folder)
+            for process in left:
+                process.kill()
+            shutil.rmtree(folder, ignore_errors=True)
