@@ -131,7 +131,7 @@ class _Run:
             done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_LOOK)
             for reference in done:
                 self._end(reference, self._running.pop(reference))
-            if done or self._ray.cluster_resources().get("CPU", 0.0) >= self._cpus:
+            if done or self._fits():
                 seen = time.monotonic()
             elif time.monotonic() - seen > self._asked["patience"]:
                 raise UnavailableError(
@@ -141,6 +141,11 @@ class _Run:
                         remedy="start nodes, or ask for fewer with OVERNIGHT_RAY_CPUS",
                     )
                 )
+
+    def _fits(self) -> bool:
+        """Whether any node has, busy or not, the processors that a shard is given."""
+        nodes = (node["Resources"] for node in self._ray.nodes() if node["Alive"])
+        return any(has.get("CPU", 0.0) >= self._cpus for has in nodes)
 
     def _begin(self, shard: str) -> None:
         self._begun[shard] += 1

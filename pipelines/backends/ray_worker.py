@@ -12,6 +12,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any
 from pipelines import artifacts, errors
 from pipelines.errors import IntegrityError, OvernightError
 
+#: Seconds after which a node forgets a model.
+_UNUSED = 24 * 3600.0
 #: What a shard came to: `files`, each with its name, BLAKE3 and bytes; or `error` and `text`, class and text of ours.
 Answer = dict[str, Any]
 
@@ -59,7 +62,16 @@ def unpacked(packed: Any, digest: str, scratch: Path) -> Path:
                 with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as archive:
                     archive.extractall(folder, filter="data")
                 artifacts.verify(folder, digest)
+            _forget(target.parent)
+    os.utime(target)
     return target
+
+
+def _forget(models: Path) -> None:
+    """Removes models that no run has used for a day."""
+    for folder in models.iterdir():
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > _UNUSED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_whole(folder: Path, digest: str) -> bool:
