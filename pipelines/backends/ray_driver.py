@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -27,6 +28,7 @@ from pipelines.machine import available_memory, usable_cores
 ATTEMPTS = 4
 #: Seconds between two looks at whether the cluster still has processors.
 _LOOK = 2.0
+_COLOURS = re.compile(r"\x1b\[\d*m")
 _STORE_LEAST, _STORE_MOST = 80 * 2**20, 2**30
 
 
@@ -69,7 +71,7 @@ def _cluster(asked: Mapping[str, Any]) -> Iterator[None]:
                 _node_ip_address="127.0.0.2" if sys.platform == "linux" else None,
                 **quiet,
             )
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
+    except Exception as error:  # of no class in particular
         raise _silent(address, str(error)) from None
     _say(connected=address or "local")
     try:
@@ -157,7 +159,7 @@ class _Run:
             answer: Answer = self._ray.get(reference)
         except errors.RayTaskError as error:
             # Not one of ours. Its class may not exist here; its text and its place do.
-            _say(trace=str(error))
+            _say(trace=_COLOURS.sub("", str(error)))
             raise RuntimeError(f"shard {shard} failed") from None
         except errors.RayError as error:
             self._lost(shard, error)

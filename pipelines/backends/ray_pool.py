@@ -7,6 +7,7 @@ lies in its folder, whole, and is not done again.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -18,8 +19,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,8 +33,7 @@ from pipelines.records import Piece
 _log = logging.getLogger(__name__)
 #: What runs the driver; the path of its request is added.
 _PROGRAM = (sys.executable, "-m", "pipelines.backends.ray_driver")
-#: Seconds that the driver has to stop what it started.
-_GRACE = 15.0
+_PREFIX, _LOCK = "overnight-ray-", "lock"
 _POLL = 0.5
 _TAIL = 800
 #: Paths of Ray's sockets are this much longer than its folder, and may have 107 characters.
@@ -86,8 +86,7 @@ class RayPool:
         return [piece for piece in pieces if piece is not None]
 
     def _drive(self, asked: Mapping[str, Any]) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="ray-", dir=_short()))
-        try:
+        with _folder() as folder:
             request = folder / "request.json"
             request.write_text(json.dumps(asked), "utf-8")
             with (folder / "words.txt").open("wb") as words:
@@ -111,8 +110,6 @@ class RayPool:
             if driver.returncode != 0:
                 said = (folder / "words.txt").read_text("utf-8", errors="replace").strip()[-_TAIL:]
                 raise _error(verdict, driver.returncode, said)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _follow(self, driver: subprocess.Popen[str]) -> dict[str, Any]:
         """Waits until the driver ends; gives what it said of why."""
@@ -155,17 +152,37 @@ def _environment(folder: Path, address: str | None) -> dict[str, str]:
     return own
 
 
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for a run, Ray's own files included. What runs that were killed have left is removed first."""
+    root = Path(_short() or tempfile.gettempdir())
+    for left in root.glob(f"{_PREFIX}*"):
+        with suppress(OSError), (left / _LOCK).open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as the run's process lives
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+    with (folder / _LOCK).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _short() -> str | None:
     """A folder whose name leaves room for Ray's sockets."""
-    return None if len(tempfile.gettempdir()) < _LONGEST - len("/ray-12345678") else "/tmp"  # noqa: S108
+    return None if len(tempfile.gettempdir()) < _LONGEST - len(f"/{_PREFIX}12345678") else "/tmp"  # noqa: S108
 
 
 def _end_with_parent() -> None:
-    """Linux ends this process when its parent ends, however that does."""
+    """Linux ends this process when its parent ends, however that does. Its cluster, if it has one, goes the same way.
+
+    Not by SIGTERM, at which Ray takes half a minute to drain a node.
+    """
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def _read(stream: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
@@ -183,10 +200,6 @@ def _values(line: str) -> dict[str, Any]:
 
 
 def _stop(driver: subprocess.Popen[str]) -> None:
-    if driver.poll() is None:
-        driver.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            driver.wait(_GRACE)
     _kill(driver)
     assert driver.stdout is not None
     driver.stdout.close()

@@ -84,6 +84,7 @@ def two_nodes(**environment: str) -> Iterator[Nodes]:
         for name, value in {
             "RAY_TMPDIR": str(folder),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "120",  # where machines are shared
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "PYTHONPATH": str(REPOSITORY),
@@ -91,13 +92,14 @@ def two_nodes(**environment: str) -> Iterator[Nodes]:
             **environment,
         }.items():
             patch.setenv(name, value)
-        nodes = Nodes(folder)
-        patch.delenv("OVERNIGHT_HOME")
+        nodes = None
         try:
+            nodes = Nodes(folder)
+            patch.delenv("OVERNIGHT_HOME")
             yield nodes
         finally:
-            nodes.stop()
-            left = processes(folder)
-            for process in left:
+            if nodes is not None:
+                nodes.stop()
+            for process in processes(folder):  # of a start that failed half-way
                 process.kill()
             shutil.rmtree(folder, ignore_errors=True)
