@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from pipelines.errors import IntegrityError, explain
 from pipelines.parquet import digest
 from pipelines.records import Piece, Shard
 
+_KEY = re.compile("[0-9a-f]{32}")
 #: Seconds after which nobody comes back for a run's pieces.
 _OLD = 3 * 24 * 3600.0
 
@@ -34,14 +36,14 @@ def keep(out: Path, shard: str, files: Iterable[tuple[str, str, Any]]) -> None:
     digests = {}
     for partition, expected, content in files:
         path = _file(out, told, partition)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         temporary.write_bytes(content)
         if digest(temporary) != expected:
             raise IntegrityError(explain(str(path), "the bytes are not those that were sent", remedy="run it again"))
         temporary.replace(path)
         digests[partition] = expected
     note = _note(out, told)
-    temporary = note.with_suffix(f".{os.getpid()}.tmp")
+    temporary = note.with_suffix(f".{secrets.token_hex(4)}.tmp")
     temporary.write_text(json.dumps({"shard": told.model_dump(mode="json"), "digests": digests}), "utf-8")
     temporary.replace(note)
 
@@ -59,10 +61,10 @@ def kept(out: Path, shard: Shard) -> Piece | None:
 
 
 def forget(folder: Path) -> None:
-    """Removes the pieces of runs that nobody comes back for."""
+    """Removes the pieces of runs that nobody comes back for, which lie in folders named by `ScorePlan.key`."""
     for run in folder.glob("*"):
         with suppress(OSError):
-            if time.time() - run.stat().st_mtime > _OLD:
+            if _KEY.fullmatch(run.name) and time.time() - run.stat().st_mtime > _OLD:
                 shutil.rmtree(run, ignore_errors=True)
 
 
