@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.cases import REPOSITORY
 from tests.cases.champions import DAYS, NAME, Champions, write_project
 from tests.faults import shard_functions
 from tests.faults.shard_functions import tries
-from tests.servers.ray import Nodes, processes, two_nodes
+from tests.servers.ray import Nodes, alive, processes, two_nodes
 
 pytestmark = pytest.mark.timeout(900)
 #: Three days of 150 rows, two shards each.
@@ -177,7 +178,9 @@ def test_a_run_whose_process_is_killed_is_finished_by_the_next_try(
     try:
         # Three are kept, and the next two have begun.
         until(lambda: all(tries(place)[shard] for shard in SHARDS[:5]) and len(list(pieces.glob("*.json"))) == 3)
-        drivers = [child for child in psutil.Process(task.pid).children() if "ray_driver" in " ".join(child.cmdline())]
+        drivers = [
+            each for each in psutil.Process(task.pid).children() if any("ray_driver" in w for w in each.cmdline())
+        ]
     finally:
         os.kill(task.pid, signal.SIGKILL)
         task.wait()
@@ -264,9 +267,12 @@ def test_a_cluster_that_does_not_answer_is_told_soon(scored: Champions, listenin
 
 def own(task: int | None = None) -> list[Path]:
     """The folders of clusters that a process has started for a run of its own."""
-    parent = psutil.Process(task)
-    drivers = [child for child in parent.children() if "ray_driver" in " ".join(child.cmdline())]
-    return [Path(driver.cmdline()[-1]).parent for driver in drivers]
+    found = []
+    for child in psutil.Process(task).children():
+        with suppress(psutil.Error):
+            if "pipelines.backends.ray_driver" in child.cmdline():
+                found.append(Path(child.cmdline()[-1]).parent)
+    return found
 
 
 def test_a_cluster_of_the_run_leaves_nothing_behind_however_the_run_ends(
@@ -288,17 +294,21 @@ def test_a_cluster_of_the_run_leaves_nothing_behind_however_the_run_ends(
     finally:
         task.kill()
         task.wait()
-    psutil.wait_procs(running, timeout=60)
-    assert processes(killed) == []
+    until(lambda: not alive(running))
+    assert alive(processes(killed)) == []
     (place / "go").touch()
 
     found: dict[str, str] = {}
     thread = threading.Thread(target=lambda: found.update(digests(runtime(scored, "own", None))))
     thread.start()
-    until(own, 60)
+    until(own)
     (second,) = own()
+    until(lambda: processes(second) or not thread.is_alive())
+    ran = processes(second)
     thread.join(300)
     assert found == expected
-    assert processes(second) == []
+    assert ran
+    until(lambda: not alive(ran))
+    assert alive(processes(second)) == []
     assert not second.exists()
     assert not killed.exists()  # the next run cleared up after it

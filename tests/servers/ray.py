@@ -6,8 +6,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import pytest
 from tests.cases import REPOSITORY
 
 _MEMORY = 80 * 2**20
+#: Seconds, where machines are shared.
+_PATIENCE = 240
 
 
 class Nodes:
@@ -27,10 +29,8 @@ class Nodes:
 
         self.folder = folder
         self._count = 1
-        self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={**self._options(), "include_dashboard": False, "include_log_monitor": False},
-        )
+        self._cluster = Cluster()
+        self._cluster.add_node(wait=False, **self._options(), include_dashboard=False, include_log_monitor=False)
         self.second = self.add()
 
     @property
@@ -39,7 +39,8 @@ class Nodes:
 
     def add(self) -> Any:
         """Another node."""
-        self.second = self._cluster.add_node(**self._options())
+        self.second = self._cluster.add_node(wait=False, **self._options())
+        self._cluster.wait_for_nodes(_PATIENCE)
         return self.second
 
     def remove(self, *, gracefully: bool = True) -> None:
@@ -60,16 +61,23 @@ class Nodes:
 
 
 def processes(folder: Path) -> list[psutil.Process]:
-    """Every process that works in a folder of Ray's, by its command line or its environment."""
-    found = []
+    """Every process that works in a folder of Ray's, by its command line, and what those have started."""
+    found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and (
-                str(folder) in " ".join(process.cmdline()) or process.environ().get("RAY_TMPDIR") == str(folder)
-            ):
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and str(folder) in " ".join(process.cmdline()):
+                # Agents and workers have a title in the place of their command line.
+                found |= {each.pid: each for each in (process, *process.children(recursive=True))}
+    return list(found.values())
+
+
+def alive(those: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that run; one that is dead and not buried does not."""
+    found = []
+    for process in those:
+        with suppress(psutil.Error):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
-        except psutil.Error:
-            continue
     return found
 
 
