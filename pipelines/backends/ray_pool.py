@@ -92,7 +92,8 @@ class RayPool:
             with (folder / "words.txt").open("wb") as words:
                 driver = subprocess.Popen(
                     [*_PROGRAM, str(request)],
-                    stdin=subprocess.DEVNULL,
+                    # Its end tells the driver of ours, however that came.
+                    stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=words,
                     text=True,
@@ -100,7 +101,6 @@ class RayPool:
                     errors="replace",
                     # Ray ends its processes by their group.
                     start_new_session=True,
-                    preexec_fn=_end_with_parent,  # noqa: PLW1509 (one system call)
                     env=_environment(folder, self._address),
                 )
                 try:
@@ -174,17 +174,6 @@ def _short() -> str | None:
     return None if len(tempfile.gettempdir()) < _LONGEST - len(f"/{_PREFIX}12345678") else "/tmp"  # noqa: S108
 
 
-def _end_with_parent() -> None:
-    """Linux ends this process when its parent ends, however that does. Its cluster, if it has one, goes the same way.
-
-    Not by SIGTERM, at which Ray takes half a minute to drain a node.
-    """
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-
-
 def _read(stream: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
     for line in stream:
         lines.put(line)
@@ -201,8 +190,9 @@ def _values(line: str) -> dict[str, Any]:
 
 def _stop(driver: subprocess.Popen[str]) -> None:
     _kill(driver)
-    assert driver.stdout is not None
-    driver.stdout.close()
+    for pipe in (driver.stdin, driver.stdout):
+        assert pipe is not None
+        pipe.close()
 
 
 def _kill(driver: subprocess.Popen[str]) -> None:
