@@ -37,7 +37,6 @@ from pipelines.records import (
     RunInfo,
     ScorePlan,
     SearchResult,
-    Shard,
     SnapshotRef,
     SourceFile,
     StagedPartition,
@@ -693,26 +692,28 @@ class ModelReviewer(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardJob:
-    """What scores one shard, wherever that is."""
+    """What the shards of a plan have in common, wherever they are scored."""
 
     spec: UseCase
     plan: ScorePlan
-    shard: Shard
     settings: Mapping[str, str]
-    """Where things are, for the process that does it; no secrets, which it has in its own environment."""
+    """Where the snapshots are, for processes elsewhere; no secrets, which they have in their own environment."""
 
 
 class ShardPool(Protocol):
-    """Scores shards on other machines."""
+    """Scores the shards of a plan in other processes, on other machines."""
 
-    def run(self, jobs: Sequence[ShardJob], artifact: Path, out: Path) -> list[Piece]:
-        """The pieces of all jobs, in order; whatever happened to workers and machines, they are those of one machine.
+    def run(self, job: ShardJob, artifact: Path, out: Path) -> list[Piece]:
+        """The pieces of all shards, in order; whatever happened to workers and machines, they are those of one machine.
+
+        A call that was interrupted scores what is missing when it is repeated with the same arguments.
 
         Args:
             artifact: the verified folder of the plan's model; it is brought to each machine once.
-            out: where the pieces' files are put.
+            out: the plan's own folder for the pieces' files, made when absent.
 
         Raises:
+            OvernightError: what scoring a shard raised, as it was raised there.
             UnavailableError: the cluster does not answer, or a shard was lost too often.
         """
         ...

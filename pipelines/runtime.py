@@ -30,6 +30,8 @@ from pipelines.ports import (
     OnTrial,
     RemoteTrainer,
     Searcher,
+    ShardJob,
+    ShardPool,
     Signer,
     Sink,
     SnapshotStore,
@@ -237,6 +239,14 @@ class Runtime:
 
         return FileSink(delivery, address, self.spec.name, self.settings.cache)
 
+    @cached_property
+    def pool(self) -> ShardPool:
+        """Ray."""
+        from pipelines.backends.ray_pool import RayPool
+
+        told = self.settings
+        return RayPool(told.ray_address, "pipelines.shard_worker:score", cpus=told.ray_cpus, patience=told.ray_timeout)
+
     # -- ingest --------------------------------------------------------------------------------------------------
 
     def tables(self) -> tuple[str, ...]:
@@ -326,9 +336,12 @@ class Runtime:
         )
 
     def score_plan(self, plan: ScorePlan) -> Scored:
-        """Scores a plan and stages the scores; see `steps.scoring.score`."""
+        """Scores a plan where the spec says, and stages the scores; see `steps.scoring.score` and `ShardPool.run`."""
         from pipelines.steps import scoring
 
+        if self.spec.scoring.engine == "ray" and plan.due:
+            job = ShardJob(spec=self.spec, plan=plan, settings=self.settings.travelling)
+            return self.stage_pieces(plan, self.pool.run(job, self.registry.fetch(plan.model), self.pieces(plan)))
         return scoring.score(self.spec, self.store, self.registry, plan, self.run)
 
     def score_shard(self, plan: ScorePlan, shard: Shard) -> Piece:

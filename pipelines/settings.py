@@ -79,6 +79,13 @@ class Settings(BaseSettings):
     """Seconds between two looks at a job."""
     sagemaker_wake: float = 300.0
     """Seconds after which a waiting task wakes for a moment to pass on the job's log and curves."""
+    ray_address: str | None = None
+    """host:port of the head of a Ray cluster, for specs with `scoring: {engine: ray}`; absent, Ray starts a cluster of
+    this machine for the run."""
+    ray_cpus: float = 1.0
+    """Processors that a shard is given there; as many threads score it."""
+    ray_timeout: float = 60.0
+    """Seconds that the cluster may take to answer, and to have processors."""
     optuna_storage: SecretStr | None = None
     """SQLAlchemy URL of the database of hyperparameter searches, such as postgresql+psycopg2://user:word@host/optuna;
     an SQLite file beside MLflow's under `home` when not given."""
@@ -135,6 +142,24 @@ class Settings(BaseSettings):
     def snapshots(self) -> str:
         """Root of the Delta Lake tables: a folder, or `s3://bucket/prefix`."""
         return self.snapshots_uri or str(self.home / "snapshots")
+
+    @cached_property
+    def travelling(self) -> dict[str, str]:
+        """Where the snapshots are, for a process on another machine that makes `Settings` of it.
+
+        Addresses and paths only. What has a word before an @ may be a secret, and stays here like all secrets: that
+        process has them in its own environment.
+        """
+        root = self.snapshots if "://" in self.snapshots else str(Path(self.snapshots).resolve())
+        told = {
+            "snapshots_uri": root,
+            "lakefs_endpoint": self.lakefs_endpoint,
+            "lakefs_storage": self.lakefs_storage,
+            "lakefs_prefix": self.lakefs_prefix,
+            "lakefs_timeout": str(self.lakefs_timeout),
+            "lakefs_deadline": str(self.lakefs_deadline),
+        }
+        return {name: value for name, value in told.items() if value and "@" not in value}
 
     @cached_property
     def cache(self) -> Path:

@@ -172,19 +172,27 @@ def score(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, resolved
 
 
 def score_shard(
-    spec: UseCase, store: SnapshotStore, artifact: Path, resolved: ScorePlan, shard: Shard, out: Path
+    spec: UseCase,
+    store: SnapshotStore,
+    artifact: Path,
+    resolved: ScorePlan,
+    shard: Shard,
+    out: Path,
+    *,
+    threads: int | None = None,
 ) -> Piece:
     """Scores one shard of a plan into files of its own; they appear whole or not at all.
 
     Args:
         artifact: the verified folder of the plan's model.
         out: folder of the plan's pieces; the same shard again replaces its files by the same bytes.
+        threads: tiles that are scored at once; what this process may use when not given.
 
     Raises:
         SchemaMismatch, RemovedError: see `score`.
         UnavailableError: the disk is full.
     """
-    scorer = _agreeing(Scorer.load(spec, store, resolved, artifact))
+    scorer = _agreeing(Scorer.load(spec, store, resolved, artifact, threads))
     files = {}
     for partition, rows in _by_partition(scorer, _split(resolved, shard)):
         path = out / f"{partition}-{shard.start:012d}.parquet"
@@ -252,7 +260,9 @@ class Scorer:
     reasons: Reasons | None = None
 
     @classmethod
-    def load(cls, spec: UseCase, store: SnapshotStore, resolved: ScorePlan, artifact: Path) -> Scorer:
+    def load(
+        cls, spec: UseCase, store: SnapshotStore, resolved: ScorePlan, artifact: Path, threads: int | None = None
+    ) -> Scorer:
         """Loads the plan's model from its verified folder.
 
         Raises:
@@ -262,7 +272,8 @@ class Scorer:
         digest = resolved.model.digest
         (reference,) = artifacts.read(artifact, digest, "reference.json")
         rows = next(ref for ref in resolved.inputs if ref.table == "rows")
-        asked, engine = spec.scoring, Engine(artifact, digest=digest, tile_rows=spec.scoring.tile_rows)
+        asked = spec.scoring
+        engine = Engine(artifact, digest=digest, tile_rows=asked.tile_rows, threads=threads)
         bare = cls(
             spec=spec,
             store=store,
