@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
+
+
+def _in_utc(instant: datetime) -> datetime:
+    """The same instant: in another time zone it may be an hour that a clock shows twice."""
+    return instant.astimezone(UTC)
 
 
 class Record(BaseModel):
@@ -23,5 +29,5 @@ class RunInfo(Record):
     """Git commit, with `+dirty` when the tree differed."""
     backfill: bool = False
     """Whether it makes up for nights that have passed: it raises no alert and starts no training."""
-    at: datetime | None = None
+    at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
     """When the run was due (UTC); a retry has the same. Scores are said to be of then."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.errors import ConflictError
 from pipelines.ports import SnapshotStore
-from pipelines.records import AuditedScores, Prediction, RunInfo, ScorePlan
+from pipelines.records import AuditedScores, Prediction, RunInfo, Scored, ScorePlan
 from pipelines.spec import UseCase
 from pipelines.steps.reads import prediction_notes
 
@@ -55,9 +55,7 @@ def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -
         RemovedError: rows that were scored have been erased or collected since; nothing is published of them.
     """
     scored = audited.scored
-    if audited.validated.staged:
-        rows = next(ref for ref in scored.inputs if ref.table == "rows")
-        store.scan(rows, [part.partition for part in audited.validated.staged])
+    refuse_removed(store, scored)
     fresh = _publish(store, audited, run)
     head = store.head(PREDICTIONS)
     if head is None:
@@ -78,6 +76,17 @@ def publish_scores(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -
         )
         for partition, rows_in in sorted(scored.rows_in.items())
     )
+
+
+def refuse_removed(store: SnapshotStore, scored: Scored) -> None:
+    """Passes when the rows of staged scores are there to be read: scores of a row that was erased are not published.
+
+    Raises:
+        RemovedError: they were erased or collected.
+    """
+    if scored.staged:
+        rows = next(ref for ref in scored.inputs if ref.table == "rows")
+        store.scan(rows, [part.partition for part in scored.staged])
 
 
 def _publish(store: SnapshotStore, audited: AuditedScores, run: RunInfo) -> set[str]:

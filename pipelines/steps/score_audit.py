@@ -12,7 +12,7 @@ from pipelines.records import AuditedScores, Check, Scored, SnapshotRef, StagedP
 from pipelines.scoring import reasons
 from pipelines.scoring.intervals import HIGH, LOW
 from pipelines.spec import UseCase
-from pipelines.steps.predictions import DECISION, PREDICTIONS, score_columns
+from pipelines.steps.predictions import DECISION, PREDICTIONS, refuse_removed, score_columns
 
 #: From so many rows on, too few distinct scores mean a broken model.
 _DISTINCT_FROM = 100
@@ -25,7 +25,9 @@ def audit_scores(spec: UseCase, store: SnapshotStore, scored: Scored) -> Audited
 
     Raises:
         QuarantinedError: naming each partition and check; what was published before stays.
+        RemovedError: the rows were erased or collected since they were scored.
     """
+    refuse_removed(store, scored)
     reports, bad = [], []
     rows = next(ref for ref in scored.inputs if ref.table == "rows")
     for staged in scored.staged:
@@ -173,14 +175,19 @@ def _keys(spec: UseCase, frame: pl.LazyFrame, inputs: pl.LazyFrame) -> tuple[int
     """
     key = list(spec.rows.key)
     theirs = {name: f"__input_{name}" for name in key}
+    mine, wanted = frame.select(key), inputs.select(key)
+    if (height := _one(mine.select(pl.len()))) != _one(wanted.select(pl.len())):
+        return _strays(mine, wanted, key), height - _one(mine.unique(key).select(pl.len())), 0
     beside = pl.concat([frame.select(key), inputs.select(pl.col(key)).rename(theirs)], how="horizontal")
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(other)) for name, other in theirs.items())
     if (moved := _one(beside.select((~same).sum()))) == 0:
         return 0, 0, 0
-    mine, wanted = frame.select(key), inputs.select(key)
-    strays = mine.join(wanted, on=key, how="anti"), wanted.join(mine, on=key, how="anti")
-    twice = _one(mine.select(pl.len())) - _one(mine.unique(key).select(pl.len()))
-    return sum(_one(rows.select(pl.len())) for rows in strays), twice, moved
+    return _strays(mine, wanted, key), height - _one(mine.unique(key).select(pl.len())), moved
+
+
+def _strays(mine: pl.LazyFrame, wanted: pl.LazyFrame, key: list[str]) -> int:
+    sides = mine.join(wanted, on=key, how="anti"), wanted.join(mine, on=key, how="anti")
+    return sum(_one(rows.select(pl.len())) for rows in sides)
 
 
 def _distinct(frame: pl.LazyFrame, names: list[str], enough: int) -> int:

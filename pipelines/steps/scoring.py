@@ -31,7 +31,7 @@ from pipelines.scoring.engine import Engine
 from pipelines.scoring.intervals import HIGH, LOW, Intervals
 from pipelines.scoring.reasons import Reasons
 from pipelines.spec import UseCase
-from pipelines.steps.agreement import check_model
+from pipelines.steps.agreement import check_model, check_rows
 from pipelines.steps.features import build_features
 from pipelines.steps.inputs import fingerprint, heads, homes, input_digests, used
 from pipelines.steps.pieces import writing
@@ -79,8 +79,10 @@ def plan(
 
     Raises:
         NotFoundError: a partition is not published.
+        SchemaMismatch: the rows lack a column that the spec names, or have it in another type.
     """
     snapshots = heads(spec, store, ("rows", *(name for name in spec.context if name != "rows")))
+    check_rows(spec, store.scan(snapshots["rows"], []).collect_schema())
     digests = {table: input_digests(store, snapshot) for table, snapshot in snapshots.items()}
     held = store.partitions(snapshots["rows"])
     if absent := sorted(set(partitions) - set(held)):

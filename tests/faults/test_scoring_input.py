@@ -26,7 +26,7 @@ _BERLIN = ZoneInfo("Europe/Berlin")
 def scores(nights: Nights, *days: str) -> pl.DataFrame:
     head = nights.store.head(PREDICTIONS)
     assert head is not None
-    return nights.store.scan(head, list(days)).collect()
+    return nights.store.scan(head, list(days) or None).collect()
 
 
 def afresh(nights: Nights, frame: pl.DataFrame) -> None:

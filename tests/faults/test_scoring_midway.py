@@ -7,6 +7,8 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
+import pipelines.backends.delta_staging
+import pipelines.steps.scoring  # noqa: F401  a module that a patched failpoint imported would keep it
 from pipelines.errors import RemovedError
 from pipelines.ports import Draft
 from pipelines.runtime import Runtime
@@ -113,11 +115,11 @@ def test_rows_that_are_erased_between_plan_and_publish_are_said_to_be_and_a_reru
 def test_scores_that_were_staged_while_rows_were_erased_are_not_published(
     nights: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run has read the rows already, and its file is younger than the erasure: no sweep takes it."""
+    """The run has read the rows already, and writes its file after the erasure: no sweep takes it."""
     runtime, passed = nights.night().runtime(), list[str]()
 
     def hook(name: str) -> None:
-        if name == "stage.scratched" and not passed:
+        if name == "score.batch" and not passed:
             passed.append(name)
             erase(nights.champions.runtime("eraser"))
 

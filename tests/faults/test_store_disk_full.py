@@ -16,13 +16,13 @@ from tests.servers.lakefs import SKIPPED
 _ROOT = Path(__file__).resolve().parents[2]
 _SIZE = "size=4m,nr_inodes=1000"
 #: A mount namespace of its own: the small disk goes when its last process ends.
-_IN_SMALL_DISK = f'mount -t tmpfs -o {_SIZE} overnight "$0" && exec "$@"'
+_IN_SMALL_DISK = 'mount -t tmpfs -o "$0" overnight "$1" && shift && exec "$@"'
 
 
-def small_disk(folder: Path) -> list[str]:
-    """The beginning of a command that sees a disk of 4 MiB at `folder`."""
+def small_disk(folder: Path, size: str = _SIZE) -> list[str]:
+    """The beginning of a command that sees a disk of 4 MiB, or of another size, at `folder`."""
     folder.mkdir()
-    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", _IN_SMALL_DISK, str(folder)]
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", _IN_SMALL_DISK, size, str(folder)]
     tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
     if tried.returncode != 0:
         pytest.skip(f"no disk can be mounted here: {tried.stderr.strip()[-200:]}")
