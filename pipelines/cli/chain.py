@@ -96,6 +96,8 @@ def run(
                 f"scored {done.partition}: {done.rows_scored} of {done.rows_in} rows by "
                 f"{use_case}@{done.model_version} ({done.state})"
             )
+        for handed in runtime.deliver(predictions) if runtime.spec.delivery else ():
+            click.echo(f"delivered {handed.partition} to {handed.delivery}: {handed.rows} rows ({handed.state})")
         if (state := runtime.alias_state()).moved:
             click.echo(f"aliases: {state.told}; see `overnight aliases {use_case}`", err=True)
     if monitor:

@@ -109,6 +109,9 @@ def score(
         print_json([asdict(outcome) for outcome in outcomes])
     for outcome in outcomes if not as_json else ():
         click.secho(outcome.line, fg="red" if outcome.state in ("missing", "failed") else None)
+    there = [outcome.partition for outcome in outcomes if outcome.state in ("scored", "unchanged")]
+    for handed in runtime.deliver(runtime.predicted(there)) if runtime.spec.delivery and there else ():
+        click.echo(f"delivered {handed.partition} to {handed.delivery}: {handed.rows} rows ({handed.state})", err=True)
     if any(outcome.state in ("missing", "failed") for outcome in outcomes):
         raise click.exceptions.Exit(1)
 
