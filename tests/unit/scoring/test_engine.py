@@ -376,7 +376,7 @@ def hungry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_out_of_memory_a_tile_is_halved_once_and_then_fails_clearly(hungry: Path) -> None:
     rows = 131_072  # two tensors of 256 MiB; of 128 MiB for half of the rows
-    tight, small, roomy = (_child(_STARVED, str(hungry), str(rows), megabytes) for megabytes in ("60", "450", "1500"))
+    tight, small, roomy = (_child(_STARVED, str(hungry), str(rows), megabytes) for megabytes in ("60", "380", "1500"))
     whole, digest = roomy.split()
     assert whole == "whole"
     assert small == f"halved {digest}"
