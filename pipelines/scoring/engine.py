@@ -255,10 +255,10 @@ class Engine:
 
     def _columns(self, rows: pl.DataFrame) -> dict[str, NDArray[np.generic]]:
         """The graph's inputs, [n] each. A float32 column without nulls is handed over as it lies in memory."""
-        numbers = rows.select(pl.col(self.numeric).cast(pl.Float32))
-        if any(column.null_count() for column in numbers.iter_columns()):
-            numbers = numbers.select(pl.all().fill_null(float("nan")))
-        columns: dict[str, NDArray[np.generic]] = {column.name: column.to_numpy() for column in numbers.iter_columns()}
+        numbers = [rows.get_column(name) for name in self.numeric]
+        if any(column.dtype != pl.Float32 or column.null_count() for column in numbers):
+            numbers = rows.select(pl.col(self.numeric).cast(pl.Float32).fill_null(float("nan"))).get_columns()
+        columns: dict[str, NDArray[np.generic]] = {column.name: column.to_numpy() for column in numbers}
         for name in self.categorical:
             if self.enters_behind_encoders:
                 columns[self._tensors[name]] = self._encoders[name].encode(rows.get_column(name))

@@ -23,7 +23,9 @@ from tests.faults.nights import put, rows
 
 #: A file of several pages: the disk is full in the middle of it, too.
 _ROWS = 3000
-_ROOMS = [{"pages": pages} for pages in (*range(0, 20, 2), 24, 28, 40)] + [{"files": files} for files in range(8)]
+_ROOMS = [{"pages": pages} for pages in (*range(0, 20, 2), 24, 28, 40)] + [
+    {"files": files} for files in (*range(9), 12, 18, 30)
+]
 
 
 def night(runtime: Runtime, partition: str, *, shards: bool) -> str:

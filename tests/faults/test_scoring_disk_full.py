@@ -20,7 +20,7 @@ def test_a_full_disk_changes_no_score_and_says_so_and_the_same_night_succeeds_wh
 ) -> None:
     nights = made_nights.copy(tmp_path, scoring={"shard_rows": 1000})
     disk = tmp_path / "disk"
-    command = [*small_disk(disk, "size=24m,nr_inodes=2500"), sys.executable, "-m", "tests.faults.scores_full_disk"]
+    command = [*small_disk(disk, "size=24m,nr_inodes=3000"), sys.executable, "-m", "tests.faults.scores_full_disk"]
     where = [str(nights.champions.project), str(nights.home), str(disk)]
     ran = subprocess.run([*command, *where], cwd=_ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]

@@ -15,11 +15,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 from pipelines import artifacts
-from tests.faults.nights import LARGE, LARGE_ROWS, Nights, put, rows
+from tests.faults.nights import Nights, put, rows
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MIB = 2**20
-_LARGER, _LARGER_ROWS = "2024-06-02", 4 * LARGE_ROWS
+#: The reader fetches some row groups ahead: with three million rows it has as many as it ever takes.
+_NIGHTS = {"2024-06-02": 4_000_000, "2024-06-03": 8_000_000}
 
 
 def said(program: str, *arguments: object) -> tuple[int, str, str]:
@@ -60,15 +61,15 @@ print(peak[0] * 1024)
 
 
 @pytest.mark.timeout(600)
-def test_four_million_rows_take_no_more_memory_than_one_million(nights: Nights) -> None:
+def test_twice_as_many_rows_take_no_more_memory(nights: Nights) -> None:
     """Plan, scores, audit and publish."""
-    put(nights.store, _LARGER, rows(_LARGER_ROWS))
     peaks = []
-    for partition in (LARGE, _LARGER):
+    for partition, count in _NIGHTS.items():
+        put(nights.store, partition, rows(count))
         status, peak, errors = said(_PEAK, nights.champions.project, nights.home, partition)
         assert status == 0, errors
         peaks.append(int(peak) // _MIB)
-    assert peaks[1] - peaks[0] < 64, f"{peaks[0]} MiB for a million rows, {peaks[1]} MiB for four"
+    assert peaks[1] - peaks[0] < 64, f"{peaks} MiB for {list(_NIGHTS.values())} rows"
 
 
 _STARVED = """
@@ -98,9 +99,9 @@ else:
 
 
 def hungry(artifact: Path, folder: Path) -> str:
-    """The champion's artifact with a graph that takes 4 KiB a row while it scores; its digest.
+    """The champion's artifact with a graph that takes 16 KiB a row while it scores; its digest.
 
-    The score is the mean of 512 sigmoids of the pressure. Text is handed over as it is, and not looked at.
+    The score is the mean of 2048 sigmoids of the pressure. Text is handed over as it is, and not looked at.
     """
     shutil.copytree(artifact, folder)
     (folder / artifacts.DIGESTS).unlink()
@@ -112,7 +113,7 @@ def hungry(artifact: Path, folder: Path) -> str:
     ]
     constants = [
         numpy_helper.from_array(np.array([-1, 1], np.int64), "column"),
-        numpy_helper.from_array(np.linspace(-2, 3, 512, dtype=np.float32)[None], "weight"),
+        numpy_helper.from_array(np.linspace(-2, 3, 2048, dtype=np.float32)[None], "weight"),
     ]
     kinds = {"pressure": onnx.TensorProto.FLOAT, "wear": onnx.TensorProto.FLOAT, "site": onnx.TensorProto.STRING}
     inputs = [helper.make_tensor_value_info(name, kind, ["n"]) for name, kind in kinds.items()]
@@ -131,7 +132,7 @@ def test_out_of_memory_a_tile_is_halved_once_and_then_the_step_fails_clearly_and
     runtime = nights.night().runtime()
     digest = hungry(runtime.registry.fetch(runtime.candidate(1)), tmp_path / "artifact")
     partition = "2024-06-03"
-    put(nights.store, partition, rows(150_000))
+    put(nights.store, partition, rows(66_000))
 
     def starved(spare: int) -> dict[str, Any]:
         about = (
@@ -148,11 +149,12 @@ def test_out_of_memory_a_tile_is_halved_once_and_then_the_step_fails_clearly_and
         found: dict[str, Any] = json.loads(told)
         return found
 
-    roomy, small, tight = starved(4000), starved(420), starved(160)
+    # Two tensors of 512 MiB for a tile, of 256 MiB for half of it.
+    roomy, small, tight = starved(4000), starved(900), starved(400)
     assert "digest" in roomy
     assert small == roomy, "scored in halves, to the same bytes"
     assert tight["error"] == "UnavailableError"
     assert "out of memory at 32768 rows, half of a tile of 65536" in tight["said"]
     assert "Remedy: lower scoring.tile_rows (65536), or give the task more memory" in tight["said"]
-    assert list((tmp_path / "160").glob("*.*")) == []
+    assert list((tmp_path / "400").glob("*.*")) == []
     assert nights.store.head("predictions") is None

@@ -9,7 +9,7 @@ import pytest
 
 import pipelines.backends.delta_staging
 import pipelines.steps.scoring  # noqa: F401  a module that a patched failpoint imported would keep it
-from pipelines.errors import RemovedError
+from pipelines.errors import RemovedError, UnavailableError
 from pipelines.ports import Draft
 from pipelines.runtime import Runtime
 from pipelines.steps.predictions import PREDICTIONS
@@ -27,7 +27,7 @@ def promote(nights: Nights) -> None:
 
 def roll_back(nights: Nights) -> None:
     """To version 3, which was champion before."""
-    nights.champions.runtime("meanwhile").rollback(None, "it was worse")
+    nights.champions.runtime("meanwhile").rollback(3, "it was worse")
 
 
 def delete(nights: Nights) -> None:
@@ -112,23 +112,33 @@ def test_rows_that_are_erased_between_plan_and_publish_are_said_to_be_and_a_reru
     assert _ERASED not in scored(runtime)
 
 
-def test_scores_that_were_staged_while_rows_were_erased_are_not_published(
-    nights: Nights, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_in_which_rows_are_erased_publishes_nothing_and_its_retry_says_erased(
+    first: bool, nights: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run has read the rows already, and writes its file after the erasure: no sweep takes it."""
+    """The erasure sweeps the file that is being written (`first`), or comes between two files of the same run."""
     runtime, passed = nights.night().runtime(), list[str]()
+    days = [SMALL[1], SMALL[2]] if first else [SMALL[0], SMALL[1]]
+    plan = runtime.plan_scores(days)
 
     def hook(name: str) -> None:
         if name == "score.batch" and not passed:
             passed.append(name)
             erase(nights.champions.runtime("eraser"))
 
+    def run() -> None:
+        runtime.publish_scores(runtime.audit_scores(runtime.score_plan(plan)))
+
     with monkeypatch.context() as patch:
         on_failpoints(patch, hook)
-        with pytest.raises(RemovedError, match="ticket 7"):
-            nights.night(SMALL[1]).act()
+        with pytest.raises((RemovedError, UnavailableError)):
+            run()
     assert passed
+    with pytest.raises(RemovedError, match="ticket 7"):
+        run()
     assert scored(runtime) == set()
+    assert nights.night(*days).act() == ", ".join(f"{day} published v1" for day in days)
+    assert _ERASED not in scored(runtime)
 
 
 def test_pieces_that_hold_an_erased_row_are_removed_with_it(nights: Nights) -> None:
