@@ -92,7 +92,7 @@ def test_a_table_becomes_wider_when_the_spec_asks_and_keeps_its_columns_when_it_
     plain, asked = opened(root), opened(root, **ASKED)
     assert score(plain, [NIGHTS[0]], 1) == ("published",)
     assert not set(EXTRAS) & set(predictions(plain, NIGHTS[0]).columns), "only if the spec asks"
-    scores = plain.plan_scores([NIGHTS[1]], 1)
+    (scores,) = plain.plan_scores([NIGHTS[1]], 1)
     bare = pl.read_parquet(plain.score_shard(scores, scores.shards[0]).files[NIGHTS[1]])
 
     assert score(asked, [NIGHTS[1]], 1) == ("published",)
@@ -122,7 +122,7 @@ def test_shards_and_tiles_of_any_size_stage_the_same_bytes(root: Path, cut: dict
     whole, other = opened(root, **ASKED), opened(root, **ASKED, **cut)
     nights = list(NIGHTS[1:3])
     expected = {part.partition: part.digest for part in whole.score(nights, 1).staged}
-    resolved = other.plan_scores(nights, 1)
+    (resolved,) = other.plan_scores(nights, 1)
     scored = other.stage_pieces(resolved, [other.score_shard(resolved, shard) for shard in resolved.shards])
     assert {part.partition: part.digest for part in scored.staged} == expected
     assert other.audit_scores(scored).validated.reports[0].passed
