@@ -11,10 +11,11 @@ import polars as pl
 
 from pipelines.errors import IntegrityError, NotFoundError, RemovedError, explain
 from pipelines.parquet import digest as digest_of_file
+from pipelines.parquet import write
 from pipelines.ports import ModelRegistry, SnapshotStore
 from pipelines.records import Replay, RunInfo, ScorePlan
 from pipelines.spec import UseCase
-from pipelines.steps.predictions import DECISION, PREDICTIONS, score_columns
+from pipelines.steps.predictions import DECISION, PREDICTIONS, SNAPSHOT, score_columns
 from pipelines.steps.provenance import Books, Part, Scoring
 from pipelines.steps.scoring import Scorer, write_partition
 
@@ -116,8 +117,11 @@ def _score(
         path = Path(scratch) / "predictions.parquet"
         write_partition(scorer, partition, path)
         frame = pl.read_parquet(path)
-        # What was published before there were such columns has none of them.
-        return digest_of_file(path), frame.select(name for name in frame.columns if name in published.columns)
+        if SNAPSHOT in published.columns:
+            return digest_of_file(path), frame
+        # What was published before there were such columns was written in one piece, without notes.
+        frame = frame.select(name for name in frame.columns if name in published.columns)
+        return write(frame, path), frame
 
 
 def compare(spec: UseCase, published: pl.DataFrame, replayed: pl.DataFrame) -> tuple[float | None, list[str]]:

@@ -167,7 +167,7 @@ def threshold(runtime: Runtime) -> float:
 def decides(runtime: Runtime, night: str, cut: float) -> None:
     """The night's decisions are by this threshold, and its commit says so."""
     rows = predictions(runtime).filter(pl.col("partition") == night)
-    assert rows.columns == ["partition", "loan", "score", "prediction", "model_version"]
+    assert rows.columns == ["partition", "loan", "score", "prediction", "model_version", "snapshot", "scored_at"]
     assert rows.get_column("prediction").equals(rows.get_column("score").cast(pl.Float64) >= cut, null_equal=False)
     assert 0 < rows.get_column("prediction").sum() < rows.height
     commit = next(each for each in runtime.store.history(PREDICTIONS) if night in each.partitions)
@@ -196,9 +196,9 @@ def test_a_rollback_brings_back_the_threshold_with_the_champion(home: Path) -> N
 
 
 def publish_as_before(runtime: Runtime, night: str) -> None:
-    """Predictions as they were published before there were decisions: neither the column nor the threshold."""
+    """Predictions as they were published before there were decisions: neither these columns nor the threshold."""
     scored = runtime.score([night])
-    frame = runtime.store.read_staged(scored.staged[0]).collect().drop("prediction")
+    frame = runtime.store.read_staged(scored.staged[0]).collect().drop("prediction", "snapshot", "scored_at")
     (staged,) = runtime.store.stage(PREDICTIONS, [Draft(partition=night, frame=frame)], loans.RUN)
     notes = dict(prediction_notes(runtime.store, scored, [staged]))
     del notes["threshold"]
