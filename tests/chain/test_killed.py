@@ -36,12 +36,13 @@ def _overnight(case: Case, home: Path, failpoint: str | None = None) -> int:
 
 def _outcome(runtime: Runtime) -> dict[str, object]:
     """Everything that a night and its training leave for readers, without what names the run."""
-    tables = ("rows", "labels", "weather", "planes", "predictions")
+    tables = ("rows", "labels", "weather", "planes")
     return {
         **{
             table: {key: part.digest for key, part in runtime.store.partitions(runtime.store.head(table)).items()}
             for table in tables
         },
+        "predictions": runtime.store.scan(runtime.store.head("predictions")).drop("scored_at").collect().rows(),
         "log": [(entry.epoch, entry.version, entry.previous) for entry in runtime.promotions()],
         "versions": [model.version for model in runtime.registry.versions()],
         # Not the artifact's digest: its papers hold timings.

@@ -16,7 +16,16 @@ def test_a_table_is_onboarded_by_a_spec_alone(third_case: Case, home: Path) -> N
     runtime = runtime_of(third_case, home)
     scored = runtime.store.scan(runtime.store.head("predictions")).collect()
     names = ["score_idle", "score_running", "score_fault"]
-    assert scored.columns == ["partition", "pump", "read_at", *names, "prediction", "model_version"]
+    assert scored.columns == [
+        "partition",
+        "pump",
+        "read_at",
+        *names,
+        "prediction",
+        "model_version",
+        "snapshot",
+        "scored_at",
+    ]
     assert (scored.select(names).sum_horizontal() - 1).abs().max() < 1e-5
     assert scored.height == 60 * len(third_case.keys)
     assert set(scored.get_column("prediction").unique()) <= {"idle", "running", "fault"}

@@ -27,16 +27,19 @@ HEAVY = (
 _PARSE = """
 import json, runpy, sys, time
 sys.path.insert(0, "dags")
-import airflow.sdk
 begun = time.process_time()
+import airflow.sdk
+imported = time.process_time()
 runpy.run_path(sys.argv[1])
-seconds = time.process_time() - begun
-print(json.dumps({"seconds": seconds, "modules": sorted(sys.modules)}))
+share = (time.process_time() - imported) / (imported - begun)
+print(json.dumps({"share": share, "modules": sorted(sys.modules)}))
 """
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "dags").glob("*.py")), ids=lambda path: path.name)
-def test_a_dag_file_parses_in_half_a_second_and_loads_no_heavy_library(path: Path, tmp_path: Path) -> None:
+def test_a_dag_file_parses_in_less_than_its_airflow_imports_in_and_loads_no_heavy_library(
+    path: Path, tmp_path: Path
+) -> None:
     env = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", _PARSE, str(path)],
@@ -51,7 +54,8 @@ def test_a_dag_file_parses_in_half_a_second_and_loads_no_heavy_library(path: Pat
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert not set(HEAVY) & set(found["modules"])
     assert "pipelines.runtime" not in found["modules"]
-    assert found["seconds"] < 0.5, "CPU seconds beyond importing airflow.sdk"
+    # Not in seconds: a machine that others use takes several times as long for both.
+    assert found["share"] < 1, "processor time of the parse against importing airflow.sdk"
 
 
 def test_a_task_that_starts_builds_only_its_own_dag(monkeypatch: pytest.MonkeyPatch) -> None:

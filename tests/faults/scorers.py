@@ -63,7 +63,7 @@ class Night:
         runtime = self.runtime()
         runtime.registry.versions()  # opening MLflow's store takes longer than any race
         meet(OPENED)
-        plan = runtime.plan_scores(self.partitions, self.version)
+        plan = runtime.plan_scores(self.partitions, self.version or "champion")[0]
         meet(PLANNED)
         if self.shards:
             scored = runtime.stage_pieces(plan, [runtime.score_shard(plan, shard) for shard in plan.shards])

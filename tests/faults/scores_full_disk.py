@@ -30,7 +30,7 @@ _ROOMS = [{"pages": pages} for pages in (*range(0, 20, 2), 24, 28, 40)] + [
 
 def night(runtime: Runtime, partition: str, *, shards: bool) -> str:
     """Scores and publishes; the state."""
-    plan = runtime.plan_scores([partition], 1)
+    plan = runtime.plan_scores([partition], 1)[0]
     if shards:
         scored = runtime.stage_pieces(plan, [runtime.score_shard(plan, shard) for shard in plan.shards])
     else:

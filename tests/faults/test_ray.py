@@ -77,7 +77,7 @@ def local(scored: Champions, run_id: str) -> dict[str, str]:
 
 
 def digests(opened: Runtime, plan: ScorePlan | None = None) -> dict[str, str]:
-    scored = opened.score_plan(plan or opened.plan_scores(SCORED))
+    scored = opened.score_plan(plan or opened.plan_scores(SCORED)[0])
     return {part.partition: part.digest for part in scored.staged}
 
 
@@ -94,7 +94,7 @@ def test_a_cluster_publishes_the_bytes_of_one_process_and_each_node_unpacks_the_
 ) -> None:
     expected = local(scored, "same")
     opened = runtime(scored, "same", nodes.address)
-    plan = opened.plan_scores(SCORED)
+    plan = opened.plan_scores(SCORED)[0]
     assert len(plan.shards) == len(SHARDS)
     predictions = opened.publish_scores(opened.audit_scores(opened.score_plan(plan)))
     assert {made.partition: made.digest for made in predictions} == expected
@@ -103,7 +103,7 @@ def test_a_cluster_publishes_the_bytes_of_one_process_and_each_node_unpacks_the_
     where = {node: {inode for _, _, inode, at in lines if at == node} for node in {line[3] for line in lines}}
     assert len(where) == 2
     assert all(len(inodes) == 1 for inodes in where.values())
-    again = opened.plan_scores(SCORED)
+    again = opened.plan_scores(SCORED)[0]
     assert again.due == ()
     assert opened.score_plan(again).staged == ()
 
@@ -159,7 +159,7 @@ from tests.cases.champions import Champions
 from tests.faults.test_ray import SCORED, runtime
 champions = Champions(project=Path(sys.argv[1]), home=Path(sys.argv[2]), evaluation=None, report=None)
 opened = runtime(champions, sys.argv[3], sys.argv[4] or None)
-opened.score_plan(opened.plan_scores(SCORED))
+opened.score_plan(opened.plan_scores(SCORED)[0])
 """
 
 
@@ -171,7 +171,7 @@ def test_a_run_whose_process_is_killed_is_finished_by_the_next_try(
     place.mkdir()
     (place / "wait").write_text(" ".join(SHARDS[3:5]), "utf-8")
     opened = runtime(scored, "driver", nodes.address)
-    plan = opened.plan_scores(SCORED)
+    plan = opened.plan_scores(SCORED)[0]
     pieces = opened.pieces(plan)
     command = [sys.executable, "-c", _SCORE, str(scored.project), str(scored.home), "driver", nodes.address]
     task = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
@@ -213,7 +213,7 @@ def test_a_model_that_is_not_the_plans_is_not_parsed_on_any_node(
     scored: Champions, nodes: Nodes, folder: Path, tmp_path: Path
 ) -> None:
     opened = runtime(scored, "other", nodes.address)
-    plan = opened.plan_scores(SCORED)
+    plan = opened.plan_scores(SCORED)[0]
     other = plan.model_copy(update={"model": plan.model.model_copy(update={"digest": "0" * 64})})
     job = ShardJob(spec=opened.spec, plan=other, settings=opened.settings.travelling)
     with pytest.raises(IntegrityError, match="not the one that was sealed"):
@@ -236,7 +236,7 @@ def test_secrets_stay_where_they_are(
     monkeypatch.setenv("OVERNIGHT_LAKEFS_ENDPOINT", f"http://user:{canary}@127.0.0.1:9")
     opened = runtime(scored, "canary", nodes.address, "telling")
     assert opened.settings.lakefs_secret_access_key is not None
-    job = ShardJob(spec=opened.spec, plan=opened.plan_scores(SCORED), settings=opened.settings.travelling)
+    job = ShardJob(spec=opened.spec, plan=opened.plan_scores(SCORED)[0], settings=opened.settings.travelling)
     pieces = opened.pool.run(job, opened.registry.fetch(job.plan.model), tmp_path / "pieces")
     told = [Path(path).read_text("utf-8") for piece in pieces for path in piece.files.values()]
     assert len(told) == len(SHARDS)

@@ -96,7 +96,7 @@ def test_a_partition_without_rows_is_published_without_rows_and_counted(shards: 
     put(nights.store, DAY, rows(0))
     partitions = [*SMALL, DAY]
     runtime = nights.night().runtime()
-    plan = runtime.plan_scores(partitions)
+    plan = runtime.plan_scores(partitions)[0]
     assert plan.rows_in[DAY] == 0
     pieces = [runtime.score_shard(plan, shard) for shard in plan.shards] if shards else []
     scored = runtime.stage_pieces(plan, pieces) if shards else runtime.score_plan(plan)

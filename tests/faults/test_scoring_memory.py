@@ -81,9 +81,9 @@ from tests.faults.scorers import Night
 
 project, home, artifact, digest, partition, spare, out = sys.argv[1:]
 runtime = Night(project=Path(project), home=Path(home), partitions=[partition]).runtime()
-plan = runtime.plan_scores([partition], 1)
+plan = runtime.plan_scores([partition], 1)[0]
 plan = plan.model_copy(update={"model": plan.model.model_copy(update={"digest": digest})})
-small = runtime.plan_scores(["2024-05-09"], 1).model_copy(update={"model": plan.model})
+small = runtime.plan_scores(["2024-05-09"], 1)[0].model_copy(update={"model": plan.model})
 score_shard(runtime.spec, runtime.store, Path(artifact), small, small.shards[0], Path(out) / "warm")
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 limit = held + int(spare) * 2**20

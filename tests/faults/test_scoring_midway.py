@@ -93,7 +93,7 @@ def test_rows_that_are_erased_between_plan_and_publish_are_said_to_be_and_a_reru
     runtime = nights.night().runtime()
 
     def run() -> None:
-        plan = runtime.plan_scores(SMALL)
+        plan = runtime.plan_scores(SMALL)[0]
         if when == "planned":
             erase(runtime)
         staged = runtime.score_plan(plan)
@@ -119,7 +119,7 @@ def test_a_run_in_which_rows_are_erased_publishes_nothing_and_its_retry_says_era
     """The erasure sweeps the file that is being written (`first`), or comes between two files of the same run."""
     runtime, passed = nights.night().runtime(), list[str]()
     days = [SMALL[1], SMALL[2]] if first else [SMALL[0], SMALL[1]]
-    plan = runtime.plan_scores(days)
+    plan = runtime.plan_scores(days)[0]
 
     def hook(name: str) -> None:
         if name == "score.batch" and not passed:
@@ -143,7 +143,7 @@ def test_a_run_in_which_rows_are_erased_publishes_nothing_and_its_retry_says_era
 
 def test_pieces_that_hold_an_erased_row_are_removed_with_it(nights: Nights) -> None:
     runtime = nights.night().runtime()
-    plan = runtime.plan_scores(SMALL)
+    plan = runtime.plan_scores(SMALL)[0]
     for shard in plan.shards:
         runtime.score_shard(plan, shard)
     assert len(list(runtime.pieces(plan).iterdir())) == 3
@@ -153,7 +153,7 @@ def test_pieces_that_hold_an_erased_row_are_removed_with_it(nights: Nights) -> N
 
 def test_a_backfill_of_a_snapshot_that_was_erased_says_so(nights: Nights) -> None:
     runtime = nights.night(SMALL[1]).runtime()
-    before = runtime.plan_scores([SMALL[1]])
+    before = runtime.plan_scores([SMALL[1]])[0]
     erase(runtime)
     with pytest.raises(RemovedError, match="erased on"):
         runtime.score_shard(before, before.shards[0])

@@ -47,7 +47,7 @@ def nights(registered: Champions, tmp_path_factory: pytest.TempPathFactory) -> N
     drafts = [Draft(partition=day, frame=rows(count, seed)) for seed, (day, count) in enumerate(DAYS.items())]
     staged = runtime.store.stage("rows", drafts, RUN)
     runtime.store.publish("rows", staged, [audit(part) for part in staged], RUN)
-    plan = runtime.plan_scores(list(DAYS), 1)
+    plan = runtime.plan_scores(list(DAYS), 1)[0]
     return Nights(runtime, plan, _staged(runtime, plan))
 
 
