@@ -26,7 +26,7 @@ from pipelines.spec import load_spec
 from tests.cases import REPOSITORY, Case, _hour, _put
 from tests.chain.conftest import ingest, runtime_of, train
 
-_SECONDS = 120.0
+_SECONDS = 240.0
 _SHARD = "predictions.shard"
 #: More rows than this are a shard a task; an hour has 60.
 _SHARD_ROWS = 100
@@ -172,7 +172,7 @@ def live(third_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield Live(airflow, Runtime(case.spec, settings, runtime.run), case, where, trap)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_an_ordinary_night_is_scored_by_one_task_and_the_mapped_one_starts_no_process(live: Live) -> None:
     run = live.score(partition=live.case.keys[-7])
     assert live.airflow.states(run) == {
@@ -187,7 +187,7 @@ def test_an_ordinary_night_is_scored_by_one_task_and_the_mapped_one_starts_no_pr
     assert skipped.tries == 0
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_killed_shard_is_scored_again_alone_and_the_bytes_are_those_of_one_process(live: Live) -> None:
     partition = partitions.shift(live.case.keys[-1], 1, "hour")
     live.land(partition, rows=250)
@@ -217,7 +217,7 @@ def test_a_killed_shard_is_scored_again_alone_and_the_bytes_are_those_of_one_pro
     assert (repeat.state, repeat.digest) == ("unchanged", part.digest)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_range_is_scored_in_parallel_in_one_run_that_is_told_apart_and_starts_nothing(live: Live) -> None:
     first, last = live.case.keys[-6], live.case.keys[-2]
     before = len(live.airflow.runs("readings_score"))
@@ -234,7 +234,7 @@ def test_a_range_is_scored_in_parallel_in_one_run_that_is_told_apart_and_starts_
     assert live.runtime.alerts.entries() == []
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_night_without_input_is_told_once_after_its_deadline_and_its_rerun_ends_the_alert(live: Live) -> None:
     partition = partitions.shift(live.case.keys[-1], 3, "hour")
     run = live.night(partition)
@@ -261,7 +261,7 @@ def test_a_night_without_input_is_told_once_after_its_deadline_and_its_rerun_end
     assert live.runtime.alerts.open() == []
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_night_that_is_scored_in_time_raises_no_alert_and_a_failed_scoring_does(live: Live) -> None:
     now = partitions.of(datetime.now(UTC), "hour")
     good, unlabelled, bad = (partitions.shift(now, by, "hour") for by in (-2, -7, -1))
@@ -275,7 +275,8 @@ def test_a_night_that_is_scored_in_time_raises_no_alert_and_a_failed_scoring_doe
     assert scored == ["success", "success", "failed"]
     assert live.deadlines(good) == [], "both runs succeeded in time: Airflow forgets"
     assert live.deadlines(unlabelled) == [("readings_ingest", 0)]
-    assert live.deadlines(bad) == [("readings_ingest", 0), ("readings_score", 0)]
+    # Airflow may make two runs of one key; both then wait for the same scores.
+    assert set(live.deadlines(bad)) == {("readings_ingest", 0), ("readings_score", 0)}
     assert live.runtime.alerts.open() == [], "not yet"
 
     live.sql("UPDATE deadline SET deadline_time = ? WHERE missed = 0", "2024-01-01 00:00:00.000000")
@@ -285,14 +286,14 @@ def test_a_night_that_is_scored_in_time_raises_no_alert_and_a_failed_scoring_doe
     assert live.runtime.alerts.open() == [alert], "two runs missed it, and it is told once"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("model", ["best", "0", "-1", "1.5", "champion; DROP TABLE", ""])
 def test_the_form_refuses_what_is_no_model(live: Live, model: str) -> None:
     with pytest.raises(ApiError, match="model"):
         live.airflow.trigger("readings_score", partition=live.case.keys[-7], model=model)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_airflows_own_backfill_of_the_scoring_dag_is_refused(live: Live) -> None:
     with pytest.raises(ApiError):
         live.airflow._ask(
