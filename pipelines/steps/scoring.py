@@ -317,7 +317,9 @@ class Scorer:
         if shard.start or shard.rows is not None:
             features = features.slice(shard.start, shard.rows)
         # Once here, instead of in the engine and again where rows are counted: both take NaN for null.
-        features = features.with_columns(pl.col(self.engine.numeric).fill_null(float("nan")))
+        # What the spec does not name as a number, the engine refuses by its name.
+        numbers = [name for name in self.engine.numeric if name in self.spec.features.numeric]
+        features = features.with_columns(pl.col(numbers).fill_null(float("nan")))
         held: list[tuple[str, pl.DataFrame]] = []
 
         def frames() -> Iterator[pl.DataFrame]:
