@@ -40,7 +40,7 @@ __all__ = [
     "wait_until_ready",
 ]
 
-_STARTUP_SECONDS = 180
+_STARTUP_SECONDS = 420
 _STOP_SECONDS = 6
 
 
