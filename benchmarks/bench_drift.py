@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +39,9 @@ _ROWS, _COLUMNS = 50_000, 20
 #: A night: rows, those of a batch of scoring, numeric and categorical columns, and the words of one of these.
 _NIGHT, _BATCH, _NUMERIC, _CATEGORICAL, _WORDS = 1_000_000, 65_536, 40, 10, 30
 _KIB = 1 / 1024
+
+#: CPU seconds of the best of several calls.
+_cpu = partial(seconds, repeats=5, clock=time.process_time)
 
 
 def _spec(numeric: int = _COLUMNS, categorical: int = 0) -> UseCase:
@@ -104,16 +106,6 @@ def _night(seed: int, rows: int) -> pl.DataFrame:
     return pl.DataFrame(numeric).with_columns(
         words.gather(generator.integers(0, _WORDS, rows)).alias(f"w{i}") for i in range(_CATEGORICAL)
     )
-
-
-def _cpu(call: Callable[[], object], repeats: int = 5) -> float:
-    """CPU seconds of the best of several calls, of all threads together."""
-    best = float("inf")
-    for _ in range(repeats):
-        begun = time.process_time()
-        call()
-        best = min(best, time.process_time() - begun)
-    return best
 
 
 def _from_counts() -> list[Result]:

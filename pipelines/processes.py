@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
@@ -39,7 +38,7 @@ def score_in_processes(runtime: Runtime, plan: ScorePlan, processes: int) -> Sco
     try:
         return runtime.stage_pieces(plan, _pieces(runtime, plan, count))
     finally:
-        shutil.rmtree(runtime.pieces(plan), ignore_errors=True)
+        runtime.forget_pieces(plan)
 
 
 def _pieces(runtime: Runtime, plan: ScorePlan, count: int) -> list[Piece]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -368,7 +367,9 @@ class Runtime:
 
     def forget_pieces(self, plan: ScorePlan) -> None:
         """Removes the pieces of a plan whose scores are published."""
-        shutil.rmtree(self.pieces(plan), ignore_errors=True)
+        from pipelines.steps import pieces
+
+        pieces.drop(self.pieces(plan))
 
     def score(self, partitions: Sequence[str], version: int | None = None) -> Scored:
         """Plans, scores and stages, with the champion or a named version."""

@@ -47,7 +47,6 @@ class Encoder:
 
     def encode(self, values: pl.Series) -> NDArray[np.int64]:
         """The same codes of a column: a look in a table by each word's place, which is a third of the time."""
-
         text = values.cast(pl.String)
         # Whatever is not in the list of words has the place behind it.
         places = text.cast(self._places, strict=False).to_physical().fill_null(len(self._table) - 1)

@@ -94,7 +94,7 @@ class Engine:
         self.threads = threads or usable_cores()
         self._tile = tile_rows
         tensors: dict[str, str] = self.facts["codes"]["tensors"] if self.enters_behind_encoders else {}
-        self._tensors = tensors
+        self._tensors = tensors  # by categorical feature
         text = dict.fromkeys(tensors.values() or self.categorical, "tensor(int64)" if tensors else "tensor(string)")
         self._check_inputs(folder, dict.fromkeys(self.numeric, "tensor(float)") | text)
 
@@ -148,8 +148,7 @@ class Engine:
     @property
     def inputs(self) -> dict[str, str]:
         """The input of what is run, by feature: see `encode`."""
-        tensors: dict[str, str] = self.facts["codes"]["tensors"] if self.enters_behind_encoders else {}
-        return {name: tensors.get(name, name) for name in [*self.numeric, *self.categorical]}
+        return {name: self._tensors.get(name, name) for name in [*self.numeric, *self.categorical]}
 
     def encode(self, features: pl.DataFrame) -> dict[str, NDArray[np.generic]]:
         """What the graph is fed with: [n] by its input.
@@ -213,7 +212,7 @@ class Engine:
             for start in range(0, rows.height, self._tile)
         )
         scores = [self._run(tile, len(next(iter(tile.values())))) for tile in tiles]
-        codes = {name: np.asarray(columns[self.facts["codes"]["tensors"][name]], np.int64) for name in self.encoders}
+        codes = {name: np.asarray(columns[self._tensors[name]], np.int64) for name in self.encoders}
         joined = scores[0] if len(scores) == 1 else np.concatenate(scores)
         return Batch(joined, self._unknown(rows, columns), codes)
 

@@ -18,7 +18,7 @@ class Scoring(SpecModel):
     engine: Literal["local", "ray"] = "local"
     """Where shards are scored: by the task itself, or as tasks of a Ray cluster (OVERNIGHT_RAY_ADDRESS)."""
     tile_rows: Annotated[int, Field(ge=64, le=2**20)] = 8192
-    """Rows that one thread encodes and scores at once; changes no score."""
+    """Rows that one thread scores at once, and encodes four times as many; changes no score."""
     shard_rows: Annotated[int, Field(ge=1)] = 2_000_000
     """A run of more rows is split into tasks of about so many; changes no score."""
     parallel: Annotated[int, Field(ge=1, le=256)] = 4

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.errors import NotFoundError, explain
 from pipelines.ports import SnapshotStore
-from pipelines.records import SnapshotRef
+from pipelines.records import Commit, SnapshotRef
 from pipelines.spec import UseCase
 from pipelines.steps.features import context_keys
 
@@ -31,14 +31,19 @@ def heads(spec: UseCase, store: SnapshotStore, tables: Sequence[str]) -> dict[st
     return found
 
 
-def input_digests(store: SnapshotStore, snapshot: SnapshotRef) -> dict[str, str]:
+def input_digests(
+    store: SnapshotStore, snapshot: SnapshotRef, history: Sequence[Commit] | None = None
+) -> dict[str, str]:
     """What stands for each partition of an input table in fingerprints: the digest of its bytes.
 
     An erasure restates nothing, so what it left counts as the partition that it replaced, and nothing is scored anew.
     Rows that were erased and came back, in the very same bytes, count as new ones: their scores are gone.
+
+    Args:
+        history: of the table, where the caller has read it already.
     """
     replaced: dict[tuple[str, str], str] = {}
-    for commit in store.history(snapshot.table):
+    for commit in store.history(snapshot.table) if history is None else history:
         if commit.kind == "erase":
             for name, old in commit.provenance.get(REPLACES, {}).items():
                 replaced[name, commit.partitions[name]] = old
@@ -54,15 +59,17 @@ def input_digests(store: SnapshotStore, snapshot: SnapshotRef) -> dict[str, str]
     return digests
 
 
-def homes(store: SnapshotStore, snapshot: SnapshotRef, partitions: Sequence[str]) -> dict[str, str]:
-    """Id of the snapshot that brought each partition's present bytes: others that came later do not change it."""
-    held = store.partitions(snapshot)
-    found: dict[str, str] = {}
-    for commit in store.history(snapshot.table):
-        for partition in set(partitions) - set(found):
-            if commit.partitions.get(partition) == held[partition].digest:
-                found[partition] = commit.snapshot.id
-    return {partition: found.get(partition, snapshot.id) for partition in partitions}
+def homes(history: Sequence[Commit], snapshot: SnapshotRef, digests: Mapping[str, str]) -> dict[str, str]:
+    """Id of the snapshot that brought each partition's present bytes: others that came later do not change it.
+
+    Args:
+        history: of the table, newest first.
+        digests: of the present bytes, by partition.
+    """
+    found = dict.fromkeys(digests, snapshot.id)
+    for commit in reversed(history):  # the newest that has these bytes is the last to be written
+        found |= {key: commit.snapshot.id for key, digest in commit.partitions.items() if digests.get(key) == digest}
+    return found
 
 
 def used(spec: UseCase, digests: Mapping[str, Mapping[str, str]], partition: str) -> dict[str, dict[str, str]]:

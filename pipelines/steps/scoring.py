@@ -83,7 +83,8 @@ def plan(
     """
     snapshots = heads(spec, store, ("rows", *(name for name in spec.context if name != "rows")))
     check_rows(spec, store.scan(snapshots["rows"], []).collect_schema())
-    digests = {table: input_digests(store, snapshot) for table, snapshot in snapshots.items()}
+    history = {table: store.history(table) for table in snapshots}  # a server takes long to tell it
+    digests = {table: input_digests(store, snapshot, history[table]) for table, snapshot in snapshots.items()}
     held = store.partitions(snapshots["rows"])
     if absent := sorted(set(partitions) - set(held)):
         raise NotFoundError(
@@ -111,7 +112,7 @@ def plan(
                 partition: {table: (min(parts), max(parts)) for table, parts in read[partition].items() if parts}
                 for partition in wanted
             },
-            "homes": homes(store, snapshots["rows"], wanted),
+            "homes": homes(history["rows"], snapshots["rows"], {key: held[key].digest for key in wanted}),
             "due": tuple(wanted),
             "unchanged": tuple(sorted(set(chosen) - set(wanted))),
             "shards": shards({partition: asked.rows_in[partition] for partition in wanted}, spec.scoring.shard_rows),
@@ -165,8 +166,7 @@ def score(spec: UseCase, store: SnapshotStore, registry: ModelRegistry, resolved
     unseen: dict[str, dict[str, float]] = {}
 
     def drafts() -> Iterator[Draft]:
-        whole = [Shard(partitions=shard) for shard in _together({key: resolved.rows_in[key] for key in resolved.due})]
-        for partition, rows in _by_partition(scorer, whole):
+        for partition, rows in _by_partition(scorer, _split(resolved, Shard(partitions=resolved.due))):
             yield Draft(partition=partition, write=partial(scorer.write, rows, unseen.setdefault(partition, {})))
 
     staged = store.stage(PREDICTIONS, drafts(), run)
@@ -434,24 +434,22 @@ def _runs(batch: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
         start += told["len"]
 
 
-def _together(rows: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
-    """Partitions whose features are built by one query."""
+def _split(resolved: ScorePlan, shard: Shard) -> Iterator[Shard]:
+    """The shard in pieces whose features are built by one query each."""
+    if len(shard.partitions) == 1:
+        yield shard
+        return
     group: list[str] = []
     held = 0
-    for partition, count in rows.items():
-        if group and (len(group) == _TOGETHER or held + count > _TOGETHER_ROWS):
-            yield tuple(group)
+    for partition in shard.partitions:
+        rows = resolved.rows_in[partition]
+        if group and (len(group) == _TOGETHER or held + rows > _TOGETHER_ROWS):
+            yield Shard(partitions=tuple(group))
             group, held = [], 0
         group.append(partition)
-        held += count
+        held += rows
     if group:
-        yield tuple(group)
-
-
-def _split(resolved: ScorePlan, shard: Shard) -> list[Shard]:
-    if len(shard.partitions) == 1:
-        return [shard]
-    return [Shard(partitions=group) for group in _together({key: resolved.rows_in[key] for key in shard.partitions})]
+        yield Shard(partitions=tuple(group))
 
 
 def _merge(scorer: Scorer, files: list[Path], unseen: dict[str, float], path: Path) -> int:
