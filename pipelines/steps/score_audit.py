@@ -7,10 +7,10 @@ import hashlib
 import polars as pl
 
 from pipelines.errors import QuarantinedError, explain
+from pipelines.intervals import HIGH, LOW
 from pipelines.ports import SnapshotStore
 from pipelines.records import AuditedScores, Check, Scored, SnapshotRef, StagedPartition, Validated, ValidationReport
 from pipelines.scoring import reasons
-from pipelines.scoring.intervals import HIGH, LOW
 from pipelines.spec import UseCase
 from pipelines.steps.predictions import DECISION, PREDICTIONS, refuse_removed, score_columns
 

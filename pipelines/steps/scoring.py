@@ -23,12 +23,12 @@ from pipelines import artifacts
 from pipelines.counts import NOTE, Counter, total
 from pipelines.errors import IntegrityError, NotFoundError, explain
 from pipelines.failpoints import failpoint
+from pipelines.intervals import HIGH, LOW, Intervals
 from pipelines.parquet import Writer, notes
 from pipelines.ports import Draft, ModelRegistry, SnapshotStore
 from pipelines.records import Counts, ModelRef, Piece, RunInfo, Scored, ScorePlan, Shard, StagedPartition
 from pipelines.scoring import reasons
 from pipelines.scoring.engine import Engine
-from pipelines.scoring.intervals import HIGH, LOW, Intervals
 from pipelines.scoring.reasons import Reasons
 from pipelines.spec import UseCase
 from pipelines.steps.agreement import check_model, check_rows

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.intervals import Intervals
 from pipelines.records import Coverage
-from pipelines.scoring.intervals import Intervals
 from pipelines.spec import LEVELS
 
 if TYPE_CHECKING:

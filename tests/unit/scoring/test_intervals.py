@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import SchemaMismatch
+from pipelines.intervals import Intervals
 from pipelines.scoring.engine import Engine
-from pipelines.scoring.intervals import Intervals
 
 from .conftest import Artifact, every_value
 

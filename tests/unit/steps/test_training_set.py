@@ -108,7 +108,7 @@ def test_a_key_that_comes_back_is_judged_by_the_label_of_its_own_partition(store
     head = store.head("labels")
     assert head is not None
     scores = pl.DataFrame({"partition": [day for day in DAYS for _ in ids], "id": ids * len(DAYS), "score": 0.5})
-    judged = monitoring._labelled_scores(use_case(), store, {"labels": head}, scores, DAYS[-1])
+    judged = monitoring._labelled_scores(use_case(), store, {"labels": head}, scores, list(DAYS))
     assert judged.height == scores.height
     assert judged.sort("partition", "id").get_column("label").to_list() == [n for n in range(len(DAYS)) for _ in ids]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from pipelines.intervals import Intervals
 from pipelines.records import Coverage, Scorecard
 from pipelines.scoring.engine import Engine
-from pipelines.scoring.intervals import Intervals
 from pipelines.spec import LEVELS
 from pipelines.training import conformal
 from pipelines.training.entry import run
