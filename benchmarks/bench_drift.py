@@ -175,7 +175,7 @@ def _from_counts() -> list[Result]:
         ),
         Result(
             name="drift_from_counts",
-            ours=seconds(lambda: detector.drift_of(spec, reference, night), repeats=7),
+            ours=seconds(lambda: detector.drift_of(spec, reference, night, "2013-06-03"), repeats=7),
             peer=0.05,
             unit="s",
             goal=1,
@@ -212,9 +212,9 @@ def _year(spec: UseCase, reference: Reference, note: str) -> Result:
             head = opened.head("predictions")
             assert head is not None
             counts = {day: Counts.model_validate_json(text) for day, text in opened.notes(head, days, NOTE).items()}
-            drift = {day: detector.drift_of(spec, reference, each) for day, each in counts.items()}
+            drift = {day: detector.drift_of(spec, reference, each, day) for day, each in counts.items()}
             assert len(drift) == len(days)
-            detector.drift_of(spec, reference, total(counts.values()))
+            detector.drift_of(spec, reference, total(counts.values()), None)
 
         return Result(
             name="a_year_from_counts",

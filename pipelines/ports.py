@@ -757,8 +757,13 @@ class Sink(Protocol):
 class DriftDetector(Protocol):
     """Compares rows, or what was counted of them, with what the champion saw."""
 
-    def reference(self, spec: UseCase, features: pl.DataFrame, scores: pl.Series) -> Reference:
-        """Freezes edges and counts of the training features and of the scores on rows it was not trained on."""
+    def reference(self, spec: UseCase, features: pl.DataFrame, scores: pl.DataFrame) -> Reference:
+        """Freezes edges and counts, and how much single partitions differ by themselves.
+
+        Args:
+            features: `partition` and the features of the training rows.
+            scores: `partition` and `score` of rows that the model was not trained on.
+        """
         ...
 
     def count(self, spec: UseCase, reference: bytes, features: pl.LazyFrame) -> dict[str, Counts]:
@@ -781,16 +786,23 @@ class DriftDetector(Protocol):
         """
         ...
 
-    def drift_of(self, spec: UseCase, reference: Reference, counts: Counts) -> tuple[ColumnDrift, ...]:
+    def drift_of(
+        self, spec: UseCase, reference: Reference, counts: Counts, partition: str | None
+    ) -> tuple[ColumnDrift, ...]:
         """Drift of every feature, exact over every row that was counted.
+
+        Args:
+            partition: what was counted, for the season of it; None: several partitions taken together.
 
         Raises:
             SchemaMismatch: a feature is missing, in the counts or in the reference.
         """
         ...
 
-    def drift_of_scores(self, reference: Reference, counts: ColumnCounts) -> float:
-        """PSI of the scores."""
+    def drift_of_scores(
+        self, spec: UseCase, reference: Reference, counts: ColumnCounts, partition: str | None
+    ) -> ColumnDrift:
+        """Drift of the scores; `partition` as of `drift_of`."""
         ...
 
 

@@ -647,24 +647,24 @@ class Runtime:
         return monitoring.observe(self.spec, self.store, self.registry, self.drift, self.model(), as_of, window)
 
     def drift_report(self, observations: Observations) -> Path:
-        """Writes the Evidently report; see `steps.monitoring.drift_report`."""
-        from pipelines.steps import monitoring
+        """Writes the Evidently report; see `steps.drift_report`."""
+        from pipelines.steps import drift_report
 
-        return monitoring.drift_report(
+        return drift_report.drift_report(
             self.spec, self.store, self.registry, self.reporter, observations, self.settings.reports
         )
 
     def decide(self, observations: Observations) -> RetrainDecision:
-        """Decides and stores; see `steps.monitoring.decide`."""
-        from pipelines.steps import monitoring
+        """Decides and stores; see `steps.decisions.decide`."""
+        from pipelines.steps import decisions
 
-        return monitoring.decide(self.spec, self.store, observations, self.run)
+        return decisions.decide(self.spec, self.store, observations, self.run)
 
     def decisions(self) -> list[RetrainDecision]:
         """The decision log."""
-        from pipelines.steps import monitoring
+        from pipelines.steps import decisions
 
-        return monitoring.decisions(self.store)
+        return decisions.decisions(self.store)
 
     # -- snapshots -----------------------------------------------------------------------------------------------
 

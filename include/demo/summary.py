@@ -163,10 +163,10 @@ def _drift(record: Record) -> list[dict[str, Any]]:
                 found[each.partition] = {
                     "partition": each.partition,
                     "model_version": observations.champion.version,
-                    "score": each.score_psi,
+                    "score": each.score.psi if each.score else None,
                     "columns": {drift.column: drift.psi for drift in each.drift},
                     "labels": each.labels,
-                    observations.metric: each.metric,
+                    observations.metric: each.quality.value if each.quality else None,
                 }
     return [found[key] for key in sorted(found)]
 

@@ -10,7 +10,15 @@ import polars as pl
 
 from pipelines.counts import Counter, Edges, Words, column_counts
 from pipelines.errors import SchemaMismatch, explain
-from pipelines.records import CategoricalReference, ColumnCounts, ColumnDrift, Counts, NumericReference, Reference
+from pipelines.records import (
+    CategoricalReference,
+    ColumnCounts,
+    ColumnDrift,
+    Counts,
+    Level,
+    NumericReference,
+    Reference,
+)
 from pipelines.spec import UseCase
 
 if TYPE_CHECKING:
@@ -64,8 +72,12 @@ class PopulationStability:
     were counted when they were scored or are counted here makes no difference: `pipelines.counts` does both.
     """
 
-    def reference(self, spec: UseCase, features: pl.DataFrame, scores: pl.Series) -> Reference:
+    def reference(self, spec: UseCase, features: pl.DataFrame, scores: pl.DataFrame) -> Reference:
         """Freezes edges and counts of the training features and of the scores on rows it was not trained on.
+
+        Args:
+            features: `partition` and the features of the training rows.
+            scores: `partition` and `score`.
 
         Raises:
             SchemaMismatch: a feature is missing.
@@ -75,8 +87,8 @@ class PopulationStability:
             rows=features.height,
             numeric={name: _numeric(features.get_column(name), spec.drift.bins) for name in spec.features.numeric},
             categorical={name: _categorical(features.get_column(name)) for name in spec.features.categorical},
-            score=_numeric(scores, spec.drift.bins),
-            score_rows=len(scores),
+            score=_numeric(scores.get_column(_SCORE), spec.drift.bins),
+            score_rows=scores.height,
         )
 
     def count(self, spec: UseCase, reference: bytes, features: pl.LazyFrame) -> dict[str, Counts]:
@@ -117,8 +129,13 @@ class PopulationStability:
             tallies[partition] = tallies[partition] + tally if partition in tallies else tally
         return {partition: column_counts(tallies[partition]) for partition in sorted(tallies)}
 
-    def drift_of(self, spec: UseCase, reference: Reference, counts: Counts) -> tuple[ColumnDrift, ...]:
+    def drift_of(
+        self, spec: UseCase, reference: Reference, counts: Counts, partition: str | None
+    ) -> tuple[ColumnDrift, ...]:
         """Drift of every feature, in the spec's order, from counts by this reference.
+
+        Args:
+            partition: what was counted; None: several partitions taken together.
 
         Raises:
             SchemaMismatch: a feature is missing, in the counts or in the reference.
@@ -127,23 +144,25 @@ class PopulationStability:
         frozen: dict[str, NumericReference | CategoricalReference] = {**reference.numeric, **reference.categorical}
         _require(frozen, wanted, _whose(spec))
         _require(counts.columns, wanted, f"{spec.name}: counts")
-        return tuple(_drift(frozen[name], name, counts.columns[name]) for name in wanted)
+        return tuple(_drift(spec, frozen[name], name, counts.columns[name]) for name in wanted)
 
-    def drift_of_scores(self, reference: Reference, counts: ColumnCounts) -> float:
-        """PSI of the scores, from counts by this reference."""
-        return _drift(reference.score, _SCORE, counts).psi
+    def drift_of_scores(
+        self, spec: UseCase, reference: Reference, counts: ColumnCounts, partition: str | None
+    ) -> ColumnDrift:
+        """Drift of the scores, from counts by this reference; `partition` as of `drift_of`."""
+        return _drift(spec, reference.score, _SCORE, counts)
 
     def measure(
         self, spec: UseCase, reference: Reference, features: pl.LazyFrame
     ) -> dict[str, tuple[ColumnDrift, ...]]:
         """`drift_of` the `count` of every partition, in key order; raises what they do."""
         counted = self.count(spec, reference.model_dump_json().encode(), features)
-        return {partition: self.drift_of(spec, reference, counts) for partition, counts in counted.items()}
+        return {partition: self.drift_of(spec, reference, counts, partition) for partition, counts in counted.items()}
 
-    def measure_scores(self, spec: UseCase, reference: Reference, scores: pl.LazyFrame) -> dict[str, float]:
+    def measure_scores(self, spec: UseCase, reference: Reference, scores: pl.LazyFrame) -> dict[str, ColumnDrift]:
         """`drift_of_scores` of the `count_scores` of every partition, in key order; raises what they do."""
         counted = self.count_scores(spec, reference, scores)
-        return {partition: self.drift_of_scores(reference, counts) for partition, counts in counted.items()}
+        return {key: self.drift_of_scores(spec, reference, counts, key) for key, counts in counted.items()}
 
 
 def _whose(spec: UseCase) -> str:
@@ -181,15 +200,27 @@ def _categorical(values: pl.Series) -> CategoricalReference:
     return CategoricalReference(counts=dict(zip(words, counts.bins, strict=True)), nulls=counts.nulls)
 
 
-def _drift(reference: NumericReference | CategoricalReference, column: str, counts: ColumnCounts) -> ColumnDrift:
+def _drift(
+    spec: UseCase, reference: NumericReference | CategoricalReference, column: str, counts: ColumnCounts
+) -> ColumnDrift:
     before = reference.counts.values() if isinstance(reference, CategoricalReference) else reference.counts
     rows = max(sum(counts.bins) + counts.nulls + counts.unseen, 1)
+    index = psi([*before, reference.nulls, 0], [*counts.bins, counts.nulls, counts.unseen])
     return ColumnDrift(
         column=column,
-        psi=psi([*before, reference.nulls, 0], [*counts.bins, counts.nulls, counts.unseen]),
+        psi=index,
+        warn_at=spec.drift.warn,
+        alarm_at=spec.drift.alarm,
+        level=_level(index, spec),
         null_share=counts.nulls / rows,
         unseen_share=counts.unseen / rows,
     )
+
+
+def _level(index: float, spec: UseCase) -> Level:
+    if math.isnan(index):
+        return "unknown"
+    return "alarm" if index >= spec.drift.alarm else "warning" if index >= spec.drift.warn else "calm"
 
 
 def _by_partition(rows: pl.LazyFrame) -> Iterator[tuple[str, pl.DataFrame]]:

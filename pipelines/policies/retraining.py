@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pipelines import partitions
 from pipelines.errors import SpecError, explain
-from pipelines.records import Observation, Observations, RetrainDecision
+from pipelines.records import Observation, Observations, RetrainDecision, TrainingOutcome
 from pipelines.spec import UseCase
 
 #: Share of the window that must have been judged before its alarms say anything.
@@ -17,7 +17,12 @@ _JUDGED = 0.5
 
 
 def decide(
-    observations: Observations, spec: UseCase, *, past: Sequence[RetrainDecision], backfill: bool
+    observations: Observations,
+    spec: UseCase,
+    *,
+    past: Sequence[RetrainDecision],
+    trainings: Sequence[TrainingOutcome] = (),
+    backfill: bool,
 ) -> RetrainDecision:
     """Whether to retrain now. The same observations and spec give the same decision, and the same id.
 
@@ -26,6 +31,7 @@ def decide(
     Args:
         past: earlier decisions, in any order. One with this decision's own id is this decision, taken before; it
             is no cool-down. A yes for a later partition (runs came out of order) cools down as well.
+        trainings: what came of those that were asked for before, in any order.
         backfill: the run replays history; it never asks for a retraining.
 
     Raises:
@@ -86,8 +92,7 @@ def _judged(each: Observation, spec: UseCase) -> bool:
 def _psis(each: Observation, spec: UseCase) -> dict[str, float]:
     signals, ignored = spec.retraining.signals, spec.drift.ignore
     psis = {drift.column: drift.psi for drift in each.drift if "inputs" in signals and drift.column not in ignored}
-    scored = "scores" in signals and each.score_psi is not None
-    return {**psis, "the score": each.score_psi} if scored and each.score_psi is not None else psis
+    return {**psis, "the score": each.score.psi} if "scores" in signals and each.score is not None else psis
 
 
 def _alarms(each: Observation, spec: UseCase) -> dict[str, float]:
@@ -97,7 +102,8 @@ def _alarms(each: Observation, spec: UseCase) -> dict[str, float]:
 def _decay(observations: Observations, spec: UseCase) -> tuple[bool, str]:
     if "decay" not in spec.retraining.signals:
         return False, "decay: observed, but not a signal of this use case"
-    live, champion, metric = observations.live_metric, observations.champion_metric, observations.metric
+    live = observations.live.value if observations.live else None
+    champion, metric = observations.champion_metric, observations.metric
     count = observations.live_labels
     if count < spec.drift.min_rows:
         return False, f"decay: not enough data: {count} matured labels in the window, {spec.drift.min_rows} are needed"

@@ -96,14 +96,36 @@ class Counts(Record):
     """Rows by what was decided of them."""
 
 
+Level = Literal["calm", "warning", "alarm", "unknown"]
+"""unknown: not enough data to say."""
+
+
 class ColumnDrift(Record):
-    """One column of one partition against the champion's reference."""
+    """One column, or the score, of one partition or window against the champion's reference."""
 
     column: str
     psi: float
     null_share: float
     unseen_share: float = 0.0
     """Share of values that the reference did not hold (categorical columns)."""
+    js: float | None = None
+    """Jensen-Shannon distance (base 2, 0 to 1) of a categorical column."""
+    vanished: tuple[str, ...] = ()
+    """Categories that the reference's shares would have shown here, and that are not there; the likeliest first."""
+    warn_at: float | None = None
+    """PSI from which this is a warning: the spec's, or more where the reference's own partitions differ more."""
+    alarm_at: float | None = None
+    level: Level = "unknown"
+
+
+class Estimate(Record):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    rows: int
+    """What it was measured on."""
 
 
 class Observation(Record):
@@ -113,11 +135,74 @@ class Observation(Record):
     rows: int
     state: Literal["observed", "missing", "quarantined", "not_scored", "few_rows"]
     drift: tuple[ColumnDrift, ...] = ()
-    score_psi: float | None = None
+    score: ColumnDrift | None = None
+    decisions: dict[str, float] = {}
+    """Share of rows by what was decided of them."""
     labels: int = 0
-    """Matured labels."""
-    metric: float | None = None
+    """Matured labels of scored rows."""
+    unlabelled: int = 0
+    """Scored rows whose label should have matured and is not there."""
+    quality: Estimate | None = None
     """The watched metric on matured labels."""
+    expected: Estimate | None = None
+    """An estimate of the watched metric from calibrated scores alone: what holds if they are as calibrated as they were
+    on the holdout. It knows nothing of a changed relation between features and label."""
+
+
+class Skew(Record):
+    """Features of the same rows, as scoring made them and as training would."""
+
+    partition: str
+    rows: int
+    columns: dict[str, int] = {}
+    """Rows that differ, by feature; empty when all are identical."""
+
+
+class DataHealth(Record):
+    """What the data of the window lacks."""
+
+    missing: tuple[str, ...] = ()
+    """Partitions that are not published."""
+    quarantined: tuple[str, ...] = ()
+    not_scored: tuple[str, ...] = ()
+    few_rows: tuple[str, ...] = ()
+    failed: int = 0
+    """Validations of the window's partitions that failed, of any table, mended since or not."""
+    newest: str | None = None
+    """The newest published partition of rows."""
+    behind: int = 0
+    """Partitions between that and the one looked at."""
+    late_labels: tuple[str, ...] = ()
+    """Partitions whose labels should have matured and are not published."""
+    unlabelled: int = 0
+    """Scored rows of published, matured label partitions that have no label."""
+    strange_labels: int = 0
+    """Labels of keys that no row has."""
+    disagreeing_labels: int = 0
+    """Keys with several labels that differ: none of them is believed."""
+    restated_labels: tuple[str, ...] = ()
+    """Partitions whose labels were published again after they had matured."""
+    skew: Skew | None = None
+
+
+class SliceQuality(Record):
+    """Rows of the window with one value of a column."""
+
+    column: str
+    value: str
+    rows: int
+    labels: int
+    quality: Estimate | None = None
+
+
+class GroupRates(Record):
+    """A sensitive column over the window."""
+
+    column: str
+    selected: dict[str, float]
+    """Share of rows decided for, by group of enough rows."""
+    ratio: float | None
+    """The lowest of them by the highest; None with fewer than two groups, or when nobody is decided for."""
 
 
 class Observations(Record):
@@ -126,6 +211,8 @@ class Observations(Record):
     use_case: str
     as_of: str
     champion: ModelRef
+    champion_as_of: str | None = None
+    """The partition that the champion's training was asked for."""
     champion_metric: float
     """The watched metric of the champion on its own holdout."""
     metric: str
@@ -133,13 +220,51 @@ class Observations(Record):
     window: tuple[Observation, ...]
     pooled: tuple[ColumnDrift, ...] = ()
     """Drift of the whole window taken together: one night's mix is never that of months."""
-    pooled_score_psi: float | None = None
-    live_metric: float | None
+    pooled_score: ColumnDrift | None = None
+    live: Estimate | None = None
     """The metric over all matured labels of the window."""
     live_labels: int
+    expected: Estimate | None = None
+    """See `Observation.expected`: over the partitions of the window whose labels have not matured."""
     new_labels: int
     """Matured labels newer than everything the champion saw."""
+    new_labels_since: str | None = None
+    """The newest partition of labels that the champion saw."""
+    health: DataHealth = DataHealth()
+    slices: tuple[SliceQuality, ...] = ()
+    fairness: tuple[GroupRates, ...] = ()
     report_html: str | None = None
+
+
+class Signal(Record):
+    """One kind of evidence in a decision."""
+
+    name: Literal["inputs", "scores", "decay", "age"]
+    level: Level
+    told: str
+    columns: tuple[str, ...] = ()
+    """What is in alarm."""
+    since: str | None = None
+    """The first partition of the present alarm."""
+
+
+class TrainingOutcome(Record):
+    """What came of a training that was asked for."""
+
+    as_of: str
+    newest: str
+    """The newest partition of labels that it saw, its holdout included."""
+    decision: str | None = None
+    """Id of the decision that asked for it; None: a person did."""
+    version: int | None = None
+    """What was registered; None: a gate refused it, or it failed."""
+    promoted: bool = False
+    refused: bool = False
+    """A gate, or a person, said no. Neither promoted nor refused: it failed, or is still at work."""
+    new_labels: int = 0
+    """Matured labels newer than `newest` by the decision's time."""
+    seconds: float | None = None
+    """Wall time of the training."""
 
 
 class RetrainDecision(Record):
@@ -152,3 +277,11 @@ class RetrainDecision(Record):
     champion: int
     id: str
     """Derived from what was decided on: the retraining's run id is made of it."""
+    signals: tuple[Signal, ...] = ()
+    escalate: bool = False
+    """Whether a person has to look: there is reason to retrain, and retraining on this data did not help."""
+    since: str | None = None
+    """First partition of the training window; None: all."""
+    policy: str = ""
+    """SHA-256 of the spec's drift and retraining."""
+    backfill: bool = False

@@ -14,10 +14,11 @@ from pipelines.spec.data import (
 )
 from pipelines.spec.delivery import Delivery, FileDelivery, PostgresDelivery, WebhookDelivery
 from pipelines.spec.gates import CLASS_ROWS, CompressionGate, FairnessGate, Gates, Golden, Sanity
-from pipelines.spec.nights import LEVELS, Drift, Retraining, Scoring
 from pipelines.spec.reading import load_spec
+from pipelines.spec.scoring import LEVELS, Scoring
 from pipelines.spec.training import FloatRange, SageMakerJob, Search, Student, Teacher, Training
 from pipelines.spec.use_case import ModelCard, UseCase
+from pipelines.spec.watching import Drift, Retraining
 
 __all__ = [
     "CLASS_ROWS",

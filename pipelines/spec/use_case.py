@@ -14,8 +14,9 @@ from pipelines.spec.base import Name, SpecModel
 from pipelines.spec.data import Features, Label, Table
 from pipelines.spec.delivery import Delivery, shared_place
 from pipelines.spec.gates import Gates
-from pipelines.spec.nights import Drift, Retraining, Scoring
+from pipelines.spec.scoring import Scoring
 from pipelines.spec.training import Training
+from pipelines.spec.watching import Drift, Retraining
 
 
 class ModelCard(SpecModel):

@@ -110,8 +110,8 @@ def input_drift(
     if unknown:
         counts |= detector.count(spec, reference, build_features(spec, store, snapshots, unknown))
     return Drift(
-        columns={key: detector.drift_of(spec, frozen, each) for key, each in counts.items()},
-        pooled=detector.drift_of(spec, frozen, total(counts.values())) if counts else (),
+        columns={key: detector.drift_of(spec, frozen, each, key) for key, each in counts.items()},
+        pooled=detector.drift_of(spec, frozen, total(counts.values()), None) if counts else (),
     )
 
 
@@ -121,8 +121,8 @@ def score_drift(
     reference: Reference,
     known: Mapping[str, ColumnCounts],
     scores: pl.DataFrame,
-) -> tuple[dict[str, float], float | None]:
-    """PSI of the champion's scores by partition, and of all of them; None without any.
+) -> tuple[dict[str, ColumnDrift], ColumnDrift | None]:
+    """Drift of the champion's scores by partition, and of all of them; None without any.
 
     Args:
         scores: `partition` and `score`, at least of the partitions without known counts.
@@ -130,5 +130,5 @@ def score_drift(
     counts = {key: each for key, each in known.items() if sum(each.bins) + each.nulls}
     rest = scores.lazy().select("partition", "score").filter(~pl.col("partition").is_in(list(known)))
     counts |= detector.count_scores(spec, reference, rest)
-    pooled = detector.drift_of_scores(reference, added(list(counts.values()))) if counts else None
-    return {key: detector.drift_of_scores(reference, each) for key, each in counts.items()}, pooled
+    pooled = detector.drift_of_scores(spec, reference, added(list(counts.values())), None) if counts else None
+    return {key: detector.drift_of_scores(spec, reference, each, key) for key, each in counts.items()}, pooled

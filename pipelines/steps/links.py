@@ -16,7 +16,7 @@ from pipelines.records import (
     SnapshotRef,
     TrainingRun,
 )
-from pipelines.steps.monitoring import DECISIONS, decision_key
+from pipelines.steps.decisions import DECISIONS, decision_key
 from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import PROMOTIONS, epoch_key
 from pipelines.steps.provenance import LOGS, Books, Part, Scoring, snapshots_of

@@ -1,44 +1,36 @@
-"""Monitor: drift of inputs and scores, quality on matured labels, and the decision whether to retrain."""
+"""Monitor: drift of inputs and scores, and quality on matured labels."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
 from pipelines import artifacts
 from pipelines import partitions as keys
-from pipelines.errors import NotFoundError, explain
 from pipelines.metrics import metrics
-from pipelines.policies.retraining import decide as decide_retraining
-from pipelines.ports import DriftDetector, DriftReporter, ModelRegistry, SnapshotStore
+from pipelines.ports import DriftDetector, ModelRegistry, SnapshotStore
 from pipelines.records import (
-    Check,
+    ColumnDrift,
+    Estimate,
     ModelRef,
     Observation,
     Observations,
     PublishedPartition,
     Reference,
-    RetrainDecision,
-    RunInfo,
     SnapshotRef,
     TrainingSet,
 )
 from pipelines.spec import GREATER_IS_BETTER, UseCase
 from pipelines.steps.counted import input_drift, noted, score_drift
-from pipelines.steps.features import build_features, labelled
+from pipelines.steps.features import labelled
 from pipelines.steps.inputs import heads
-from pipelines.steps.logs import append
 from pipelines.steps.predictions import PREDICTIONS, score_columns
-from pipelines.steps.training import SAMPLE, sample, served_scorecard
+from pipelines.steps.training import served_scorecard
 
-DECISIONS = "decisions"
 #: Fewer labels than this give no metric of their own: an AUC of a handful of rows is noise.
 _FEWEST_LABELS = 50
 
@@ -75,7 +67,7 @@ def observe(
     mature = _mature(spec, store, snapshots[spec.label.table], wanted, as_of)
     read = [key for key in wanted if key in mature or key not in known.scores]
     scores = _scores(spec, store, snapshots[PREDICTIONS], champion, read)
-    score_psi, pooled_score = score_drift(spec, drift, reference, known.scores, scores)
+    scored, pooled_score = score_drift(spec, drift, reference, known.scores, scores)
     labels = _labelled_scores(spec, store, snapshots, scores, mature)
     quarantined = {entry.partition for entry in store.quarantined("rows")}
 
@@ -86,11 +78,11 @@ def observe(
             Observation(
                 partition=key,
                 rows=held[key].rows if key in held else 0,
-                state=_state(spec, key, held, score_psi, quarantined),
+                state=_state(spec, key, held, scored, quarantined),
                 drift=inputs.columns.get(key, ()),
-                score_psi=score_psi.get(key),
+                score=scored.get(key),
                 labels=mine.height,
-                metric=_metric(spec, mine),
+                quality=_quality(spec, mine),
             )
         )
     served = served_scorecard(folder)
@@ -98,15 +90,17 @@ def observe(
         use_case=spec.name,
         as_of=as_of,
         champion=champion,
+        champion_as_of=seen.as_of,
         champion_metric=served.metrics[spec.watched_metric],
         metric=spec.watched_metric,
         greater_is_better=GREATER_IS_BETTER[spec.watched_metric],
         window=tuple(observed),
         pooled=inputs.pooled,
-        pooled_score_psi=pooled_score,
-        live_metric=_metric(spec, labels),
+        pooled_score=pooled_score,
+        live=_quality(spec, labels),
         live_labels=labels.height,
         new_labels=_new_labels(spec, store, snapshots[spec.label.table], seen.holdout[1], as_of),
+        new_labels_since=seen.holdout[1],
     )
 
 
@@ -114,7 +108,7 @@ def _state(
     spec: UseCase,
     key: str,
     held: Mapping[str, PublishedPartition],
-    scored: Mapping[str, float],
+    scored: Mapping[str, ColumnDrift],
     quarantined: set[str],
 ) -> Literal["observed", "missing", "quarantined", "not_scored", "few_rows"]:
     if key not in held:
@@ -156,7 +150,7 @@ def _labelled_scores(
     return scores.filter(pl.col("partition").is_in(chosen)).join(labels, on=on, how="inner")
 
 
-def _metric(spec: UseCase, rows: pl.DataFrame) -> float | None:
+def _quality(spec: UseCase, rows: pl.DataFrame) -> Estimate | None:
     if rows.height < _FEWEST_LABELS:
         return None
     names = score_columns(spec)
@@ -168,7 +162,9 @@ def _metric(spec: UseCase, rows: pl.DataFrame) -> float | None:
         len(spec.label.classes) or None,
     )
     found = values[spec.watched_metric]
-    return None if math.isnan(found) else found  # NaN: one class only
+    if math.isnan(found):  # one class only
+        return None
+    return Estimate(value=found, low=found, high=found, rows=rows.height)
 
 
 def _new_labels(spec: UseCase, store: SnapshotStore, snapshot: SnapshotRef, seen: str, as_of: str) -> int:
@@ -177,76 +173,3 @@ def _new_labels(spec: UseCase, store: SnapshotStore, snapshot: SnapshotRef, seen
     mature = [key for key in store.partitions(snapshot) if seen < key <= newest]
     rows = store.scan(snapshot, mature, [spec.label.column]).filter(pl.col(spec.label.column).is_not_null())
     return int(rows.select(pl.len()).collect().item())
-
-
-def drift_report(
-    spec: UseCase,
-    store: SnapshotStore,
-    registry: ModelRegistry,
-    reporter: DriftReporter,
-    observations: Observations,
-    reports: Path,
-) -> Path:
-    """Writes the report that people read: the champion's training sample against a sample of the window."""
-    snapshots = heads(spec, store, list(dict.fromkeys(("rows", *spec.context))))
-    held = store.partitions(snapshots["rows"])
-    present = [seen.partition for seen in observations.window if seen.partition in held]
-    if not present:
-        raise NotFoundError(explain(f"{spec.name}: drift report", "no partition of the window is published"))
-    features = build_features(spec, store, snapshots, present).collect()
-    current = sample(features, list(spec.rows.key), spec.drift.report_rows).select(spec.features.columns)
-    (sampled,) = artifacts.read(registry.fetch(observations.champion), observations.champion.digest, SAMPLE)
-    reference = pl.read_parquet(sampled)
-    html = reports / spec.name / "drift" / f"{observations.as_of}-champion-{observations.champion.version}.html"
-    html.parent.mkdir(parents=True, exist_ok=True)
-    reporter.write(spec, reference, current, html)
-    return html
-
-
-def decision_key(decision: str) -> str:
-    """The partition of a decision's entry."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", decision)
-
-
-def decisions(store: SnapshotStore) -> list[RetrainDecision]:
-    """The decision log, in the order of the partitions that were decided on."""
-    head = store.head(DECISIONS)
-    if head is None:
-        return []
-    entries = store.scan(head).collect().get_column("decision")
-    log = [RetrainDecision.model_validate_json(text) for text in entries]
-    return sorted(log, key=lambda entry: (entry.as_of, entry.champion, entry.id))
-
-
-def decide(spec: UseCase, store: SnapshotStore, observations: Observations, run: RunInfo) -> RetrainDecision:
-    """Decides, and appends the decision with its evidence to the log; a repeat appends nothing.
-
-    A backfill is decided too (it never says yes) and is not kept apart from a night of the same outcome.
-    """
-    past = decisions(store)
-    decision = decide_retraining(observations, spec, past=past, backfill=run.backfill)
-    kept = {entry.id: entry for entry in past}
-    if decision.id in kept:
-        return kept[decision.id]
-    frame = pl.DataFrame(
-        {
-            "as_of": [decision.as_of],
-            "retrain": [decision.retrain],
-            "reasons": ["; ".join(decision.reasons)],
-            "decision": [decision.model_dump_json()],
-            "evidence": [observations.model_dump_json(exclude={"report_html"})],
-            "policy": [hashlib.sha256(spec.retraining.model_dump_json().encode()).hexdigest()],
-        }
-    )
-    append(
-        store,
-        spec.name,
-        DECISIONS,
-        decision_key(decision.id),
-        frame,
-        [Check(name="decided_by_policy", passed=True, observed="; ".join(decision.reasons))],
-        run,
-        suite=f"{spec.name}.retraining",
-        suite_digest=hashlib.sha256(spec.retraining.model_dump_json().encode()).hexdigest(),
-    )
-    return decision

@@ -24,8 +24,8 @@ from pipelines.records import (
     TrainingRun,
 )
 from pipelines.spec import UseCase
+from pipelines.steps.decisions import DECISIONS, decisions
 from pipelines.steps.deliveries import DELIVERIES
-from pipelines.steps.monitoring import DECISIONS, decisions
 from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import PROMOTIONS, promotions
 from pipelines.steps.reads import within

@@ -12,8 +12,8 @@ from pipelines.errors import NotFoundError, RemovedError, explain
 from pipelines.ports import ModelRegistry, SnapshotStore
 from pipelines.records import Link, SnapshotRef, Trace
 from pipelines.spec import UseCase
+from pipelines.steps.decisions import DECISIONS, decision_key
 from pipelines.steps.links import ALIASES, Links, commit_link, is_data
-from pipelines.steps.monitoring import DECISIONS, decision_key
 from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import PROMOTIONS, epoch_key
 from pipelines.steps.provenance import Books, Part, all_tables, key_columns

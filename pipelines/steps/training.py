@@ -287,11 +287,12 @@ def served_scorecard(folder: Path) -> Scorecard:
 
 def _freeze_reference(spec: UseCase, drift: DriftDetector, data: Path, folder: Path) -> None:
     """Reference of inputs: the training rows. Of scores: the holdout, which the model was not trained on."""
-    train_rows = pl.read_parquet(data / "train.parquet", columns=list(spec.features.columns))
-    holdout = pl.read_parquet(data / "holdout.parquet", columns=list(spec.features.columns))
+    train_rows = pl.read_parquet(data / "train.parquet", columns=["partition", *spec.features.columns])
+    holdout = pl.read_parquet(data / "holdout.parquet", columns=["partition", *spec.features.columns])
     engine = Engine(folder, tile_rows=spec.scoring.tile_rows)
     scores = engine.score(holdout)
-    watched = pl.Series("score", scores if scores.ndim == 1 else scores.max(axis=1))
+    highest = pl.Series("score", scores if scores.ndim == 1 else scores.max(axis=1))
+    watched = holdout.select("partition", highest)
     reference = drift.reference(spec, train_rows, watched)
     (folder / "reference.json").write_text(reference.model_dump_json(), "utf-8")
     shutil.copyfile(data / SAMPLE, folder / SAMPLE)

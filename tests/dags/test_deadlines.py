@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.errors import UnavailableError
 from pipelines.spec import UseCase, load_spec
-from pipelines.spec.nights import Scoring
+from pipelines.spec.scoring import Scoring
 from tests.dags.conftest import load_plugin
 
 PROJECT = Path(__file__).resolve().parents[2]

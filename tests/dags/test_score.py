@@ -12,7 +12,7 @@ import pytest
 from pipelines.records import ModelRef, Piece, RunInfo, ScorePlan, Shard, SnapshotRef
 from pipelines.spec import UseCase, load_spec
 from pipelines.spec.delivery import FileDelivery, WebhookDelivery
-from pipelines.spec.nights import Scoring
+from pipelines.spec.scoring import Scoring
 from pipelines.steps.scoring import shards
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pipelines import partitions
 from pipelines.errors import SpecError
 from pipelines.policies.retraining import decide
-from pipelines.records import ColumnDrift, ModelRef, Observation, Observations
+from pipelines.records import ColumnDrift, Estimate, ModelRef, Observation, Observations
 from tests.unit.policies.test_gates import use_case
 
 CHAMPION = ModelRef(name="parcels", version=3, run_id="r", digest="d")
@@ -35,7 +35,7 @@ def night(key, psi=0.05, *, state="observed", score=0.05, column="x"):
         rows=900 if seen else 0,
         state=state,
         drift=(ColumnDrift(column=column, psi=psi, null_share=0.0),) if seen else (),
-        score_psi=score if seen else None,
+        score=ColumnDrift(column="score", psi=score, null_share=0.0) if seen else None,
     )
 
 
@@ -48,7 +48,7 @@ def window(*nights, as_of="2024-06-10", live=0.67, champion=0.67, labels=5000, n
         metric="auc",
         greater_is_better=greater,
         window=tuple(nights),
-        live_metric=live,
+        live=None if live is None else Estimate(value=live, low=live, high=live, rows=labels),
         live_labels=labels,
         new_labels=new,
         **other,
@@ -210,7 +210,7 @@ def test_the_id_names_the_night_and_follows_what_was_decided_on():
     assert len(first.id) == len("retrain-2024-06-10-") + 12
     others = [
         ask(base.model_copy(update={"champion": CHAMPION.model_copy(update={"version": 4})})),
-        ask(base.model_copy(update={"live_metric": 0.1})),
+        ask(base.model_copy(update={"live": Estimate(value=0.1, low=0.1, high=0.1, rows=5000)})),
         ask(base, spec(share=0.6)),
         ask(base, spec(drift={"alarm": 0.3})),
     ]

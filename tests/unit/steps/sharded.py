@@ -82,10 +82,10 @@ def open_store(spec: UseCase, root: Path) -> DeltaStore:
 def seal(spec: UseCase, data: Path, out: Path) -> ModelRef:
     """Trains trees on data/*.parquet, and seals them with the reference that counts are made by."""
     run(Job(spec=spec, data=data, out=out, threads=1), lambda _: None)
-    features = pl.read_parquet(data / "holdout.parquet", columns=list(spec.features.columns))
+    features = pl.read_parquet(data / "holdout.parquet", columns=["partition", *spec.features.columns])
     scores = Engine(out, threads=1).score(features)
     highest = pl.Series("score", scores if scores.ndim == 1 else scores.max(axis=1))
-    reference = PopulationStability().reference(spec, features, highest)
+    reference = PopulationStability().reference(spec, features, features.select("partition", highest))
     (out / "reference.json").write_text(reference.model_dump_json(), "utf-8")
     return ModelRef(name=spec.name, version=3, run_id="r", digest=artifacts.seal(out))
 

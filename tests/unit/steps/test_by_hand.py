@@ -104,7 +104,7 @@ def test_a_rollback_brings_back_the_scores_and_the_drift_reference_byte_for_byte
     assert (entry.version, new, entry.approval) == (2, True, PERSON)
     second, meanwhile = score(runtime, 2), runtime.observe(DAYS[11], 3)
     assert second != first
-    assert meanwhile.live_metric != seen.live_metric, "another model"
+    assert meanwhile.live != seen.live, "another model"
     assert (runtime.registry.fetch(runtime.model()) / "reference.json").read_bytes() != reference
     back = runtime.rollback(None, "it was not")
     assert back.version == 1

@@ -99,11 +99,15 @@ def test_counts_read_back_from_the_prediction_files_give_the_drift_that_the_rows
     spec, reference, detector = runtime.spec, reference_of(runtime), PopulationStability()
     notes = runtime.store.notes(head(runtime.store), SCORED, NOTE)
     counts = {day: Counts.model_validate_json(text) for day, text in notes.items()}
-    assert {day: detector.drift_of(spec, reference, each) for day, each in counts.items()} == measured(runtime, SCORED)
-    pooled = detector.drift_of(spec, reference, total(counts.values()))
+    assert {day: detector.drift_of(spec, reference, each, day) for day, each in counts.items()} == measured(
+        runtime, SCORED
+    )
+    pooled = detector.drift_of(spec, reference, total(counts.values()), None)
     assert {"all": pooled} == measured(runtime, SCORED, "all")
     scores = runtime.store.scan(head(runtime.store), SCORED).select("partition", "score")
-    found = {day: detector.drift_of_scores(reference, each.score) for day, each in counts.items() if each.score}
+    found = {
+        day: detector.drift_of_scores(spec, reference, each.score, day) for day, each in counts.items() if each.score
+    }
     assert found == detector.measure_scores(spec, reference, scores)
     assert all(drift > 0 for drift in found.values())
     for day, each in counts.items():
@@ -163,7 +167,7 @@ def test_rows_that_were_restated_are_counted_as_they_are_now_and_scores_as_they_
     assert detector.scores == []
     assert {each.partition: each.drift for each in after.window} == measured(runtime, DAYS[7:12])
     assert after.window[3].drift != before.window[3].drift
-    assert [each.score_psi for each in after.window] == [each.score_psi for each in before.window]
+    assert [each.score for each in after.window] == [each.score for each in before.window]
 
 
 def test_what_another_model_scored_is_not_the_champions_though_its_reference_is_the_same(runtime: Runtime) -> None:
@@ -173,7 +177,7 @@ def test_what_another_model_scored_is_not_the_champions_though_its_reference_is_
     assert detector.inputs == [DAYS[7], DAYS[8], SCORED[2]]
     assert detector.scores == []
     assert after.window[4].state == "not_scored"
-    assert after.window[4].score_psi is None
+    assert after.window[4].score is None
     assert [each.drift for each in after.window] == [each.drift for each in before.window]
     assert after.pooled == before.pooled
 
@@ -184,7 +188,7 @@ def test_a_new_champion_has_no_use_for_the_counts_of_the_former(runtime: Runtime
     assert detector.inputs == list(DAYS[7:12])
     assert {each.partition: each.drift for each in seen.window} == measured(runtime, DAYS[7:12])
     assert {each.state for each in seen.window} == {"not_scored"}
-    assert seen.pooled_score_psi is None
+    assert seen.pooled_score is None
 
 
 def test_an_erased_row_is_in_no_count_any_more(runtime: Runtime) -> None:

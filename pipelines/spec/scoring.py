@@ -1,4 +1,4 @@
-"""How the champion scores, what is watched, and when a new model is asked for."""
+"""How the champion scores, and what its scores must look like."""
 
 from __future__ import annotations
 
@@ -40,41 +40,3 @@ class Scoring(SpecModel):
         if level is not None and level not in LEVELS:
             raise ValueError(f"{level:g} is no level that trainings calibrate; allowed: {', '.join(map(str, LEVELS))}")
         return level
-
-
-class Drift(SpecModel):
-    """What is watched. PSI: population stability index against the champion's frozen reference."""
-
-    window: Annotated[int, Field(ge=1, le=400)] = 7
-    """Partitions that one monitor run looks back on."""
-    bins: Annotated[int, Field(ge=2, le=100)] = 10
-    warn: Annotated[float, Field(gt=0)] = 0.1
-    alarm: Annotated[float, Field(gt=0)] = 0.25
-    ignore: tuple[str, ...] = ()
-    """Features whose drift is no news (a calendar's, say)."""
-    min_rows: Annotated[int, Field(ge=1)] = 200
-    report_rows: Annotated[int, Field(ge=10, le=50_000)] = 5000
-    """Rows a side in the Evidently report, chosen by a hash of the key."""
-
-
-class Retraining(SpecModel):
-    """When a monitor run asks for a new model. A refusal is recorded as well."""
-
-    signals: Annotated[tuple[Literal["inputs", "scores", "decay"], ...], Field(min_length=1)] = (
-        "inputs",
-        "scores",
-        "decay",
-    )
-    """What may ask for a model. The others are observed and shown all the same."""
-    share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the window's judged partitions that must be in alarm (inputs and scores)."""
-    metric: Literal["auc", "log_loss", "accuracy", "rmse", "mae"] | None = None
-    """The metric whose decay is watched; the gates' own when not given."""
-    decay: Annotated[float, Field(gt=0)] = 0.02
-    """Loss of that metric on matured labels, against the champion's holdout, that is an alarm."""
-    cooldown: Annotated[int, Field(ge=0)] = 14
-    """Partitions after a retraining decision before the next one may be a yes."""
-    min_labels: Annotated[int, Field(ge=1)] = 1000
-    """Matured labels newer than the champion's training data that a retraining needs."""
-    max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Highest share of the window's partitions in quarantine or missing; past it the data is not healthy."""

@@ -1,0 +1,40 @@
+"""The drift report that people read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from pipelines import artifacts
+from pipelines.errors import NotFoundError, explain
+from pipelines.ports import DriftReporter, ModelRegistry, SnapshotStore
+from pipelines.records import Observations
+from pipelines.spec import UseCase
+from pipelines.steps.features import build_features
+from pipelines.steps.inputs import heads
+from pipelines.steps.training import SAMPLE, sample
+
+
+def drift_report(
+    spec: UseCase,
+    store: SnapshotStore,
+    registry: ModelRegistry,
+    reporter: DriftReporter,
+    observations: Observations,
+    reports: Path,
+) -> Path:
+    """Writes the report that people read: the champion's training sample against a sample of the window."""
+    snapshots = heads(spec, store, list(dict.fromkeys(("rows", *spec.context))))
+    held = store.partitions(snapshots["rows"])
+    present = [seen.partition for seen in observations.window if seen.partition in held]
+    if not present:
+        raise NotFoundError(explain(f"{spec.name}: drift report", "no partition of the window is published"))
+    features = build_features(spec, store, snapshots, present).collect()
+    current = sample(features, list(spec.rows.key), spec.drift.report_rows).select(spec.features.columns)
+    (sampled,) = artifacts.read(registry.fetch(observations.champion), observations.champion.digest, SAMPLE)
+    reference = pl.read_parquet(sampled)
+    html = reports / spec.name / "drift" / f"{observations.as_of}-champion-{observations.champion.version}.html"
+    html.parent.mkdir(parents=True, exist_ok=True)
+    reporter.write(spec, reference, current, html)
+    return html
