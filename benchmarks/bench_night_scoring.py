@@ -247,9 +247,9 @@ def _trees(root: Path) -> type[Engine]:
 
 
 def _with(engine: type[Engine], call: Callable[[], Any]) -> None:
-    from pipelines.steps import scoring
+    from pipelines.steps import scorer
 
-    with mock.patch.object(scoring, "Engine", engine):
+    with mock.patch.object(scorer, "Engine", engine):
         call()
 
 

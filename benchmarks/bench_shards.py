@@ -15,6 +15,7 @@ writing and reading them once more is 0.05 to 0.10 of the work: 0.9 for two proc
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ from tests.servers.ray import two_nodes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ROWS, _WARM, _TRAIN = 1_000_000, 1000, 20_000
+_ROWS, _WARM, _TRAIN = int(os.environ.get("OVERNIGHT_BENCH_SHARD_ROWS", "1000000")), 1000, 20_000
 _NUMERIC, _TEXT = 34, 6
 _BIG, *_FIRST = "2024-01-03", "2024-01-01", "2024-01-02"
 _SHARDS, _ROUNDS = 2, 3
@@ -113,7 +114,11 @@ def _case(root: Path) -> _Case:
         rows.with_columns(pl.Series("label", label)).write_parquet(data / f"{part}.parquet")
     entry.run(Job(spec=spec, data=data, out=out, threads=usable_cores()), lambda _: None)
     features = pl.read_parquet(data / "holdout.parquet", columns=list(spec.features.columns))
-    reference = PopulationStability().reference(spec, features, pl.Series("score", Engine(out).score(features)))
+    reference = PopulationStability().reference(
+        spec,
+        features.with_columns(partition=pl.lit(_BIG)),
+        pl.DataFrame({"partition": _BIG, "score": Engine(out).score(features)}),
+    )
     (out / "reference.json").write_text(reference.model_dump_json(), "utf-8")
     model = ModelRef(name=spec.name, version=1, run_id="bench", digest=artifacts.seal(out))
     runtime = Runtime(spec, Settings(home=root / "var", code_version="bench"), RunInfo(run_id="bench"))

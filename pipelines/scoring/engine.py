@@ -81,7 +81,7 @@ class Engine:
             self.numeric: list[str] = list(self.facts["numeric"])
             self.categorical: list[str] = list(self.facts["categorical"])
             self._encoders = encoders(self.facts)
-            self.threshold = _threshold(self.facts)
+            self.threshold = threshold(self.facts)
             """The score from which a row is decided positive; None unless binary."""
             entered = cut(model, self.facts, self._encoders)
             self._session = Session(model if entered is None else entered)
@@ -287,7 +287,22 @@ class Engine:
             raise IntegrityError(explain(str(folder), f"{_CARD} and {_GRAPH} disagree about the inputs: {differ}"))
 
 
-def _threshold(facts: dict[str, Any]) -> float | None:
+def read_facts(folder: Path, digest: str) -> dict[str, Any]:
+    """model.json of a sealed artifact, without the model.
+
+    Raises:
+        IntegrityError: the folder holds no such artifact.
+    """
+    facts: dict[str, Any] = json.loads(read(folder, digest, _CARD)[0])
+    return facts
+
+
+def threshold(facts: dict[str, Any]) -> float | None:
+    """The score from which a row is decided positive; None unless binary.
+
+    Args:
+        facts: model.json.
+    """
     if facts.get("task") != "binary":
         return None
     told = facts.get("threshold")

@@ -28,7 +28,8 @@ class Drift(SpecModel):
     false_warnings: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """The same for warnings."""
     season: Literal["none", "week"] = "none"
-    """week: a partition is compared with the reference's partitions of its weekday, where these are enough."""
+    """week: a partition is compared with the reference's partitions of the same day of the week, where these are
+    enough."""
     ignore: tuple[str, ...] = ()
     """Features whose drift is no news (a calendar's, say)."""
     min_rows: Annotated[int, Field(ge=1)] = 200

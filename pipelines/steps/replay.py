@@ -17,7 +17,7 @@ from pipelines.records import Replay, RunInfo, ScorePlan
 from pipelines.spec import UseCase
 from pipelines.steps.predictions import DECISION, PREDICTIONS, SNAPSHOT, score_columns
 from pipelines.steps.provenance import Books, Part, Scoring
-from pipelines.steps.scoring import Scorer, write_partition
+from pipelines.steps.scorer import Scorer, write_partition
 
 _SHOWN = 5
 

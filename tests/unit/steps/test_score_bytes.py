@@ -72,7 +72,7 @@ def test_the_file_is_the_same_bytes_for_any_tile_thread_batch_and_query(
     runtime.spec = runtime.spec.model_copy(update={"scoring": scoring})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.scoring.engine.usable_cores", lambda: threads)
-        patch.setattr("pipelines.steps.scoring._BATCH_ROWS", batch_rows)
-        patch.setattr("pipelines.steps.scoring._TOGETHER", together[0])
-        patch.setattr("pipelines.steps.scoring._TOGETHER_ROWS", together[1])
+        patch.setattr("pipelines.steps.scorer.BATCH_ROWS", batch_rows)
+        patch.setattr("pipelines.steps.scorer._TOGETHER", together[0])
+        patch.setattr("pipelines.steps.scorer._TOGETHER_ROWS", together[1])
         assert _staged(runtime, nights.plan) == nights.digests

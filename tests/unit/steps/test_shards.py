@@ -21,7 +21,7 @@ from pipelines.counts import NOTE
 from pipelines.errors import IntegrityError
 from pipelines.ports import STATIC
 from pipelines.records import Counts, Piece, Shard
-from pipelines.steps import scoring
+from pipelines.steps import merging, scorer, scoring
 from pipelines.steps.features import build_features
 from tests.cases import Case
 from tests.contracts.stores import RUN
@@ -39,9 +39,10 @@ DAYS = tuple(f"2024-01-{day:02d}" for day in range(1, len(SIZES) + 1))
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that is cut in the code is cut at a few rows here."""
     monkeypatch.setattr(parquet, "_GROUP_ROWS", GROUP)
-    monkeypatch.setattr(scoring, "_BATCH_ROWS", 50)
-    monkeypatch.setattr(scoring, "_TOGETHER", 3)
-    monkeypatch.setattr(scoring, "_TOGETHER_ROWS", 100)
+    monkeypatch.setattr(scorer, "BATCH_ROWS", 50)
+    monkeypatch.setattr(merging, "BATCH_ROWS", 50)
+    monkeypatch.setattr(scorer, "_TOGETHER", 3)
+    monkeypatch.setattr(scorer, "_TOGETHER_ROWS", 100)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_shards_of_any_size_merge_into_the_bytes_of_one_process(
     wanted = {day: expected[day] for day in sorted(days)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.scoring.engine.usable_cores", lambda: threads)
-        patch.setattr(scoring, "_BATCH_ROWS", batch)
+        patch.setattr(scorer, "BATCH_ROWS", batch)
         options = {"shard_rows": shard_rows, "tile_rows": tile_rows}
         assert digests(toy.whole(sorted(days), **options)) == wanted
         assert digests(toy.shards(sorted(days), tmp_path, backwards=backwards, **options)) == wanted
