@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Rows that are in memory at once, a few times over: features, scores and what is written of them.
 BATCH_ROWS = 131_072
+#: Rows of a large partition that one query reads: whole row groups of a file of ours.
+_QUERY_ROWS = 1_048_576
 #: Partitions, and rows of them, whose features are built by one query.
 _TOGETHER, _TOGETHER_ROWS = 32, 262_144
 #: In a partition file of predictions: rows with an unknown value, by categorical feature.
@@ -123,8 +125,6 @@ class Scorer:
         """Partition, rows as they are published, their features and their scores, in order, in bounded batches."""
         snapshots = {ref.table: ref for ref in self.plan.inputs}
         features = build_features(self.spec, self.store, snapshots, shard.partitions)
-        if shard.start or shard.rows is not None:
-            features = features.slice(shard.start, shard.rows)
         # Once here, instead of in the engine and again where rows are counted: both take NaN for null.
         # What the spec does not name as a number, the engine refuses by its name.
         numbers = [name for name in self.engine.numeric if name in self.spec.features.numeric]
@@ -132,15 +132,31 @@ class Scorer:
         held: list[tuple[str, pl.DataFrame]] = []
 
         def frames() -> Iterator[pl.DataFrame]:
-            for batch in features.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, engine="streaming"):
-                for partition, part in _runs(batch):
-                    held.append((partition, part))
-                    yield part
+            for start, rows in self._stretches(shard):
+                asked = features if rows is None and not start else features.slice(start, rows)
+                for batch in asked.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, engine="streaming"):
+                    for partition, part in _runs(batch):
+                        held.append((partition, part))
+                        yield part
 
         for batch in self.engine.score_batches(frames()):
             partition, part = held.pop(0)
             yield partition, self._rows(partition, part.select(self.spec.rows.key), part, batch), part, batch
             failpoint("score.batch")
+
+    def _stretches(self, shard: Shard) -> Iterator[tuple[int, int | None]]:
+        """Start and rows of each query over a shard; None: to the end.
+
+        A query reads ahead of a slower consumer, 40 row groups and more, so that a large partition takes several. Where
+        a function makes features of all its rows, each query would make them all: there it is one.
+        """
+        one = shard.partitions[0] if len(shard.partitions) == 1 else None
+        rows = shard.rows if one is None or shard.rows is not None else self.plan.rows_in.get(one)
+        if rows is None or rows <= _QUERY_ROWS or self.spec.features.function is not None:
+            yield shard.start, shard.rows
+            return
+        for start in range(shard.start, shard.start + rows, _QUERY_ROWS):
+            yield start, min(_QUERY_ROWS, shard.start + rows - start)
 
     def write(self, rows: Iterable[Scoring], unseen: dict[str, float], path: Path) -> int:
         """Writes one partition's rows, and notes what was counted of them in the file's footer.

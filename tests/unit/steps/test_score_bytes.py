@@ -63,9 +63,10 @@ def _staged(runtime: Runtime, plan: ScorePlan) -> dict[str, str]:
     threads=st.integers(1, 4),
     batch_rows=st.sampled_from([997, 8192, 65_535, 65_536, 100_000, 131_072, 200_000]),
     together=st.sampled_from([(1, 1), (2, 70_000), (32, 262_144), (32, 10**9)]),
+    query_rows=st.sampled_from([7001, 65_536, 131_072, 1_048_576]),
 )
 def test_the_file_is_the_same_bytes_for_any_tile_thread_batch_and_query(
-    tile_rows: int, threads: int, batch_rows: int, together: tuple[int, int], nights: Nights
+    tile_rows: int, threads: int, batch_rows: int, together: tuple[int, int], query_rows: int, nights: Nights
 ) -> None:
     runtime = Runtime(nights.runtime.spec, nights.runtime.settings, nights.runtime.run)
     scoring = runtime.spec.scoring.model_copy(update={"tile_rows": tile_rows})
@@ -73,6 +74,7 @@ def test_the_file_is_the_same_bytes_for_any_tile_thread_batch_and_query(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.scoring.engine.usable_cores", lambda: threads)
         patch.setattr("pipelines.steps.scorer.BATCH_ROWS", batch_rows)
+        patch.setattr("pipelines.steps.scorer._QUERY_ROWS", query_rows)
         patch.setattr("pipelines.steps.scorer._TOGETHER", together[0])
         patch.setattr("pipelines.steps.scorer._TOGETHER_ROWS", together[1])
         assert _staged(runtime, nights.plan) == nights.digests
