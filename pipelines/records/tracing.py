@@ -18,6 +18,7 @@ LinkKind = Literal[
     "training",
     "gates",
     "decision",
+    "delivery",
     "promotion",
     "snapshot",
     "pin",

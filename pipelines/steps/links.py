@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.records import (
     Commit,
+    DeliveryEntry,
     Link,
     ModelRef,
     Promotion,
@@ -74,6 +75,8 @@ class Links:
             told = {"kind": stone.kind, "at": stone.at.isoformat(timespec="seconds"), "reason": stone.reason}
             by = run_link(stone.run, "made by")
             links.append(Link(kind="tombstone", id=stone.id, how="told by", facts=told, links=(by,)))
+        if part.table == PREDICTIONS:
+            links += map(_delivery_link, self._books.deliveries.get(part, ()))
         name = f"{self._name}/{part.table}/{part.partition}"
         return Link(kind="partition", id=name, how=how, facts=facts, links=(*links, *more))
 
@@ -218,6 +221,14 @@ class Links:
             if same(pin.snapshot, snapshot)
         ]
         return found
+
+
+def _delivery_link(entry: DeliveryEntry) -> Link:
+    done = entry.delivered
+    facts = {"to": done.where, "rows": done.rows, "time": entry.number}
+    return Link(
+        kind="delivery", id=done.key, how=f"handed to {done.delivery}", facts=facts, links=(run_link(entry.run, "by"),)
+    )
 
 
 def _pinned(snapshot: SnapshotRef) -> Link:

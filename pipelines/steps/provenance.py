@@ -16,6 +16,7 @@ from pipelines.errors import NotFoundError
 from pipelines.ports import ModelRegistry, SnapshotStore
 from pipelines.records import (
     Commit,
+    DeliveryEntry,
     Promotion,
     PublishedPartition,
     RetrainDecision,
@@ -25,7 +26,7 @@ from pipelines.records import (
 )
 from pipelines.spec import UseCase
 from pipelines.steps.decisions import DECISIONS, decisions
-from pipelines.steps.deliveries import DELIVERIES
+from pipelines.steps.deliveries import DELIVERIES, deliveries
 from pipelines.steps.predictions import PREDICTIONS
 from pipelines.steps.promotions import PROMOTIONS, promotions
 from pipelines.steps.reads import within
@@ -227,6 +228,15 @@ class Books:
     def decisions(self) -> list[RetrainDecision]:
         """The decision log."""
         return decisions(self.store)
+
+    @cached_property
+    def deliveries(self) -> dict[Part, list[DeliveryEntry]]:
+        """Who was handed a partition of predictions, by its bytes, in the order of the deliveries' names."""
+        found: dict[Part, list[DeliveryEntry]] = {}
+        for entry in deliveries(self.store):
+            part = Part(table=PREDICTIONS, partition=entry.delivered.partition, digest=entry.digest)
+            found.setdefault(part, []).append(entry)
+        return found
 
     @cached_property
     def tombstones(self) -> dict[Part, Tombstone]:

@@ -117,9 +117,20 @@ def test_a_night_is_delivered_to_everybody_once_and_a_new_score_takes_its_place(
     assert pl.read_csv(file)["model_version"].unique().to_list() == [2]
     code, log = business.overnight("deliveries", NAME, "--delivery", "files")
     assert [line.split()[1:3] for line in log.splitlines()] == [[NIGHT, "#1"], [NIGHT, "#2"], [LATER, "#1"]]
+    assert _handed(predictions, NIGHT) == [
+        ["handed to files"],
+        [f"handed to {one}" for one in ("files", "told", "warehouse")],
+    ]
     everything = said + again + log + json.dumps([entry.model_dump(mode="json") for entry in predictions.deliveries()])
     password = business.targets["warehouse"].split(":")[2].split("@")[0]
     assert [word for word in (CANARY, password) if word in everything] == []
+
+
+def _handed(runtime: Runtime, partition: str) -> list[list[str]]:
+    """Who got what the partition holds now, and what it held before."""
+    root = runtime.trace(f"{NAME}/predictions/{partition}").root
+    before = [link for link in root.links if link.how == "before that"]
+    return [[link.how for link in each.links if link.kind == "delivery"] for each in (root, *before)]
 
 
 def test_a_backfill_goes_only_where_backfills_are_wanted(business: Business) -> None:
