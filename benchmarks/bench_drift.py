@@ -20,6 +20,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -34,6 +35,9 @@ from pipelines.ports import Draft
 from pipelines.records import Counts, Reference
 from pipelines.scoring.encode import Encoder
 from pipelines.spec import UseCase, load_spec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _ROWS, _COLUMNS = 50_000, 20
 #: A night: rows, those of a batch of scoring, numeric and categorical columns, and the words of one of these.
@@ -70,7 +74,7 @@ def _against_evidently() -> Result:
     reference = pl.DataFrame({f"c{i}": generator.normal(size=_ROWS) for i in range(_COLUMNS)})
     current = pl.DataFrame({f"c{i}": generator.normal(loc=shift[i], size=_ROWS) for i in range(_COLUMNS)})
     detector = PopulationStability()
-    frozen = detector.reference(spec, reference, pl.Series("score", generator.random(1000)))
+    frozen = detector.reference(spec, *_held(reference, generator.random(1000)))
     rows = current.with_columns(pl.lit("2013-01-01").alias("partition")).lazy()
     definition = DataDefinition(numerical_columns=list(reference.columns))
     sides = [Dataset.from_pandas(side.to_pandas(), data_definition=definition) for side in (current, reference)]
@@ -98,6 +102,11 @@ def _against_evidently() -> Result:
     )
 
 
+def _held(rows: pl.DataFrame, scores: NDArray[np.float64]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows and scores as those of one partition."""
+    return rows.with_columns(partition=pl.lit("2012-12-31")), pl.DataFrame({"partition": "2012-12-31", "score": scores})
+
+
 def _night(seed: int, rows: int) -> pl.DataFrame:
     """Features as scoring has them: Float32 and String."""
     generator = np.random.default_rng(seed)
@@ -111,7 +120,7 @@ def _night(seed: int, rows: int) -> pl.DataFrame:
 def _from_counts() -> list[Result]:
     spec, detector = _spec(_NUMERIC, _CATEGORICAL), PopulationStability()
     numeric, words = spec.features.numeric, spec.features.categorical
-    reference = detector.reference(spec, _night(1, 100_000), pl.Series(np.random.default_rng(2).random(100_000)))
+    reference = detector.reference(spec, *_held(_night(1, 100_000), np.random.default_rng(2).random(100_000)))
     frozen = reference.model_dump_json().encode()
     # The same batch again and again: of a night's batches each has just been made, and lies in the cache as this does.
     batch, batches = _night(3, _BATCH), _NIGHT / _BATCH

@@ -799,10 +799,8 @@ class DriftDetector(Protocol):
         """
         ...
 
-    def drift_of_scores(
-        self, spec: UseCase, reference: Reference, counts: ColumnCounts, partition: str | None
-    ) -> ColumnDrift:
-        """Drift of the scores; `partition` as of `drift_of`."""
+    def drift_of_scores(self, spec: UseCase, reference: Reference, counts: ColumnCounts) -> ColumnDrift:
+        """Drift of the scores."""
         ...
 
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from pipelines.backends.psi_calibration import Scale, freedom
+from pipelines.backends.psi_distances import jensen_shannon, psi, vanished
+from pipelines.backends.psi_reference import before, bins, calm, season
 from pipelines.counts import Counter, Edges, Words, column_counts
 from pipelines.errors import SchemaMismatch, explain
 from pipelines.records import (
@@ -29,42 +32,6 @@ _SCORE = "score"
 _BATCH_ROWS = 65_536
 
 
-def psi(reference: Sequence[float], current: Sequence[float]) -> float:
-    """The population stability index of two histograms over the same bins.
-
-    PSI = sum over bins of (p - q) ln(p / q), with p and q the bins' shares of the current and of the reference rows:
-    Jeffreys' divergence, the sum of both Kullback-Leibler divergences (H. Jeffreys 1946; S. Kullback and R. Leibler
-    1951). The name and the reading (below 0.1 little, from 0.25 much) are from credit scoring: N. Siddiqi, Credit Risk
-    Scorecards, 2006. With no drift at all its mean is about (bins - 1) (1/n + 1/m) for n and m rows (B. Yurdakul and
-    J. Naranjo, Statistical properties of the population stability index, 2020): many bins need many rows.
-
-    Smoothing: no share is taken as less than half a row of the smaller side, which is less than that side can show.
-    So the index is finite, a stray row in a bin that the other side lacks is no news, and equal proportions give 0.
-
-    Args:
-        reference: counts, one a bin.
-        current: counts of the same bins.
-
-    Returns:
-        0 or more, the same with the sides exchanged; NaN when a side has no rows, for then there is nothing to compare.
-
-    >>> round(psi([50, 50], [80, 20]), 4)
-    0.4159
-    """
-    if len(reference) != len(current):
-        raise ValueError(f"two histograms need the same bins, however: {len(reference)} and {len(current)}")
-    rows_reference, rows_current = math.fsum(reference), math.fsum(current)
-    if rows_reference <= 0 or rows_current <= 0:
-        return math.nan
-    floor = 0.5 / min(rows_reference, rows_current)
-    terms = []
-    for before, now in zip(reference, current, strict=True):
-        q, p = before / rows_reference, now / rows_current
-        q, p = q if q > floor else floor, p if p > floor else floor
-        terms.append((p - q) * math.log(p / q))
-    return math.fsum(terms)
-
-
 class PopulationStability:
     """A `DriftDetector`: integer counts on frozen bins, so that the counts of partitions add up exactly.
 
@@ -82,14 +49,17 @@ class PopulationStability:
         Raises:
             SchemaMismatch: a feature is missing.
         """
-        _require(features.columns, spec.features.columns, f"{spec.name}: reference")
-        return Reference(
+        _require(features.columns, ("partition", *spec.features.columns), f"{spec.name}: reference")
+        bare = Reference(
             rows=features.height,
             numeric={name: _numeric(features.get_column(name), spec.drift.bins) for name in spec.features.numeric},
             categorical={name: _categorical(features.get_column(name)) for name in spec.features.categorical},
             score=_numeric(scores.get_column(_SCORE), spec.drift.bins),
             score_rows=scores.height,
         )
+        counts = self.count(spec, bare.model_dump_json().encode(), features.lazy())
+        scored = self.count_scores(spec, bare, scores.lazy())
+        return bare.model_copy(update=calm(spec, counts, {key: {_SCORE: each} for key, each in scored.items()}))
 
     def count(self, spec: UseCase, reference: bytes, features: pl.LazyFrame) -> dict[str, Counts]:
         """Counts of every feature by `partition`, in key order, in bounded memory; scores are not among them.
@@ -141,16 +111,29 @@ class PopulationStability:
             SchemaMismatch: a feature is missing, in the counts or in the reference.
         """
         wanted = spec.features.columns
-        frozen: dict[str, NumericReference | CategoricalReference] = {**reference.numeric, **reference.categorical}
-        _require(frozen, wanted, _whose(spec))
+        whole = {name: before(held) for name, held in reference.numeric.items()}
+        whole |= {name: before(held) for name, held in reference.categorical.items()}
+        _require(whole, wanted, _whose(spec))
         _require(counts.columns, wanted, f"{spec.name}: counts")
-        return tuple(_drift(spec, frozen[name], name, counts.columns[name]) for name in wanted)
+        same_day = season(spec, reference, partition)
+        compared = {name: bins(same_day[name]) for name in wanted} if same_day else whole
+        scale = Scale(
+            known=reference.weekday_unrest if same_day else reference.unrest,
+            rows=counts.rows,
+            reference_rows=sum(compared[wanted[0]]),
+            columns=len(set(wanted) - set(spec.drift.ignore)),
+        )
+        words = {name: tuple(held.counts) for name, held in reference.categorical.items()}
+        return tuple(
+            _drift(spec, compared[name], name, counts.columns[name], scale, words.get(name)) for name in wanted
+        )
 
-    def drift_of_scores(
-        self, spec: UseCase, reference: Reference, counts: ColumnCounts, partition: str | None
-    ) -> ColumnDrift:
-        """Drift of the scores, from counts by this reference; `partition` as of `drift_of`."""
-        return _drift(spec, reference.score, _SCORE, counts)
+    def drift_of_scores(self, spec: UseCase, reference: Reference, counts: ColumnCounts) -> ColumnDrift:
+        """Drift of the scores, from counts by this reference; it has no season."""
+        scale = Scale(
+            known=reference.score_unrest, rows=sum(bins(counts)), reference_rows=reference.score_rows, columns=1
+        )
+        return _drift(spec, before(reference.score), _SCORE, counts, scale)
 
     def measure(
         self, spec: UseCase, reference: Reference, features: pl.LazyFrame
@@ -162,7 +145,7 @@ class PopulationStability:
     def measure_scores(self, spec: UseCase, reference: Reference, scores: pl.LazyFrame) -> dict[str, ColumnDrift]:
         """`drift_of_scores` of the `count_scores` of every partition, in key order; raises what they do."""
         counted = self.count_scores(spec, reference, scores)
-        return {key: self.drift_of_scores(spec, reference, counts, key) for key, counts in counted.items()}
+        return {key: self.drift_of_scores(spec, reference, counts) for key, counts in counted.items()}
 
 
 def _whose(spec: UseCase) -> str:
@@ -201,26 +184,37 @@ def _categorical(values: pl.Series) -> CategoricalReference:
 
 
 def _drift(
-    spec: UseCase, reference: NumericReference | CategoricalReference, column: str, counts: ColumnCounts
+    spec: UseCase,
+    reference: Sequence[int],
+    column: str,
+    counts: ColumnCounts,
+    scale: Scale,
+    words: Sequence[str] | None = None,
 ) -> ColumnDrift:
-    before = reference.counts.values() if isinstance(reference, CategoricalReference) else reference.counts
-    rows = max(sum(counts.bins) + counts.nulls + counts.unseen, 1)
-    index = psi([*before, reference.nulls, 0], [*counts.bins, counts.nulls, counts.unseen])
+    """One column against the reference's bins.
+
+    Args:
+        words: categories, in the order of the bins; None: a numeric column.
+    """
+    current = bins(counts)
+    rows, index, free = max(sum(current), 1), psi(reference, current), freedom(reference, current)
+    warn_at = max(spec.drift.warn, scale.threshold(column, free, spec.drift.false_warnings))
+    alarm_at = max(spec.drift.alarm, scale.threshold(column, free, spec.drift.false_alarms))
+    if math.isnan(index) or sum(current) < spec.drift.min_rows:
+        level: Level = "unknown"
+    else:
+        level = "alarm" if index >= alarm_at else "warning" if index >= warn_at else "calm"
     return ColumnDrift(
         column=column,
         psi=index,
-        warn_at=spec.drift.warn,
-        alarm_at=spec.drift.alarm,
-        level=_level(index, spec),
         null_share=counts.nulls / rows,
         unseen_share=counts.unseen / rows,
+        js=None if words is None else jensen_shannon(reference, current),
+        vanished=() if words is None else vanished(reference, current, words),
+        warn_at=warn_at,
+        alarm_at=alarm_at,
+        level=level,
     )
-
-
-def _level(index: float, spec: UseCase) -> Level:
-    if math.isnan(index):
-        return "unknown"
-    return "alarm" if index >= spec.drift.alarm else "warning" if index >= spec.drift.warn else "calm"
 
 
 def _by_partition(rows: pl.LazyFrame) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -20,6 +20,7 @@ from pipelines.records.monitoring import (
     Skew,
     SliceQuality,
     TrainingOutcome,
+    Unrest,
 )
 from pipelines.records.nights import Night, NightScores
 from pipelines.records.promotion import (
@@ -186,6 +187,7 @@ __all__ = [
     "TrainingRun",
     "TrainingSet",
     "Trial",
+    "Unrest",
     "Validated",
     "ValidationReport",
 ]

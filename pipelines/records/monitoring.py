@@ -29,16 +29,6 @@ class CategoricalReference(Record):
     nulls: int
 
 
-class Reference(Record):
-    """What the champion saw, frozen with it: drift is measured against this."""
-
-    rows: int
-    numeric: dict[str, NumericReference]
-    categorical: dict[str, CategoricalReference]
-    score: NumericReference
-    score_rows: int
-
-
 #: A column has no more bins than this: what JSON says of a run of empty ones is not believed beyond it.
 _MOST_BINS = 1 << 24
 
@@ -80,6 +70,34 @@ class ColumnCounts(Record):
     nulls: int = 0
     unseen: int = 0
     """Values that the reference does not hold (categorical columns)."""
+
+
+class Unrest(Record):
+    """How far the partitions of a reference period were from each other; see `backends.psi_calibration`."""
+
+    usual: dict[str, float]
+    """The median index of each column."""
+    worst: dict[str, float]
+    """The largest part of an index that sampling leaves unexplained."""
+    strangest: tuple[float, ...]
+    """Ascending, one a partition: how unusual its most unusual column was, in units of what is usual."""
+
+
+class Reference(Record):
+    """What the champion saw, frozen with it: drift is measured against this."""
+
+    rows: int
+    numeric: dict[str, NumericReference]
+    categorical: dict[str, CategoricalReference]
+    score: NumericReference
+    score_rows: int
+    unrest: Unrest | None = None
+    """Of the features' partitions; None: fewer than two, or frozen before this was measured."""
+    score_unrest: Unrest | None = None
+    weekdays: dict[str, dict[str, ColumnCounts]] = {}
+    """Counts of each feature by the day of the week, from "0", Monday; days with too few partitions have none."""
+    weekday_unrest: Unrest | None = None
+    """Of partitions against those of the same day of the week."""
 
 
 class Counts(Record):

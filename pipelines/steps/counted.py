@@ -130,5 +130,5 @@ def score_drift(
     counts = {key: each for key, each in known.items() if sum(each.bins) + each.nulls}
     rest = scores.lazy().select("partition", "score").filter(~pl.col("partition").is_in(list(known)))
     counts |= detector.count_scores(spec, reference, rest)
-    pooled = detector.drift_of_scores(spec, reference, added(list(counts.values())), None) if counts else None
-    return {key: detector.drift_of_scores(spec, reference, each, key) for key, each in counts.items()}, pooled
+    pooled = detector.drift_of_scores(spec, reference, added(list(counts.values()))) if counts else None
+    return {key: detector.drift_of_scores(spec, reference, each) for key, each in counts.items()}, pooled

@@ -270,8 +270,9 @@ def test_what_a_night_of_flights_keeps_of_its_counts_is_small(flights_case: Case
             *(pl.col(name).cast(pl.String) for name in spec.features.categorical),
         ).collect()
 
-    scores = pl.Series("score", np.linspace(0, 1, 500))
-    reference = PopulationStability().reference(spec, tables(flights_case.keys[:7]), scores)
+    scores = pl.DataFrame({"partition": "r", "score": np.linspace(0, 1, 500)})
+    learned = tables(flights_case.keys[:7]).with_columns(partition=pl.lit("r"))
+    reference = PopulationStability().reference(spec, learned, scores)
     counter, night = Counter(reference.model_dump_json().encode()), tables(flights_case.keys[7:8])
     drawn = np.random.default_rng(1).random(night.height).astype(np.float32)
     counter.add(night, drawn, pl.Series(drawn > 0.5))

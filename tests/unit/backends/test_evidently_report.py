@@ -38,7 +38,8 @@ def flags(snapshot):
 def test_an_obvious_drift_is_flagged_in_the_same_columns_as_by_the_exact_counts():
     before, now = sample(1), sample(2, shift=2.0, letters="bcd")
     detector = PopulationStability()
-    reference = detector.reference(SPEC, before, pl.Series("score", [0.1, 0.9]))
+    scores = pl.DataFrame({"partition": "r", "score": [0.1, 0.9]})
+    reference = detector.reference(SPEC, before.with_columns(partition=pl.lit("r")), scores)
     exact = detector.measure(SPEC, reference, now.lazy().with_columns(partition=pl.lit("p")))["p"]
     ours = {drift.column: drift.psi >= SPEC.drift.alarm for drift in exact}
     assert ours == {"calm": False, "moved": True, "constant": False, "steady": False, "other": True}
