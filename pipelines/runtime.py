@@ -76,6 +76,7 @@ from pipelines.spec import Delivery, UseCase, load_spec
 
 if TYPE_CHECKING:
     from pipelines.steps.lateness import Missing
+    from pipelines.steps.simulation import Simulation
 
 #: Characters of a use case's name, see `spec.base.Name`.
 _LONGEST_NAME = 48
@@ -448,11 +449,11 @@ class Runtime:
 
     # -- train ---------------------------------------------------------------------------------------------------
 
-    def build_training_set(self, as_of: str) -> TrainingSet:
+    def build_training_set(self, as_of: str, since: str | None = None) -> TrainingSet:
         """Pins and writes a training set; see `steps.training.build_training_set`."""
         from pipelines.steps import training
 
-        return training.build_training_set(self.spec, self.store, as_of, self.settings.work)
+        return training.build_training_set(self.spec, self.store, as_of, self.settings.work, since)
 
     def search(self, training_set: TrainingSet, tell: OnTrial = lambda _: None) -> TrainingSet:
         """Searches for the teacher's settings; see `steps.search.search`."""
@@ -658,13 +659,27 @@ class Runtime:
         """Decides and stores; see `steps.decisions.decide`."""
         from pipelines.steps import decisions
 
-        return decisions.decide(self.spec, self.store, observations, self.run)
+        return decisions.decide(self.spec, self.store, self.registry, observations, self.run)
 
     def decisions(self) -> list[RetrainDecision]:
         """The decision log."""
         from pipelines.steps import decisions
 
         return decisions.decisions(self.store)
+
+    def simulate(self, policy: Path) -> Simulation:
+        """Replays another policy over the decision log; see `steps.simulation.simulate`.
+
+        Raises:
+            SpecError: the file is no policy, or of another use case.
+        """
+        from pipelines.spec.reading import load_policy
+        from pipelines.steps import decisions, outcomes, simulation
+
+        log = decisions.entries(self.store)
+        newest = max((entry.decision.as_of for entry in log), default="")
+        tried = outcomes.outcomes(self.spec, self.store, self.registry, newest) if log else []
+        return simulation.simulate(self.spec, load_policy(policy, self.spec), log, tried)
 
     # -- snapshots -----------------------------------------------------------------------------------------------
 

@@ -57,12 +57,18 @@ def build(spec: UseCase) -> DAG:
         decision = RetrainDecision.model_validate(decided["record"])
         reason = "; ".join(decision.reasons)
         if not decision.retrain:
-            raise AirflowSkipException(f"no retraining: {reason}")
+            asked = "a person has to look: " if decision.escalate else ""
+            raise AirflowSkipException(f"no retraining: {asked}{reason}")
         # What TriggerDagRunOperator raises; importing that operator costs every parse more than a second.
         raise DagRunTriggerException(
             trigger_dag_id=f"{spec.name}_train",
             dag_run_id=decision.id,
-            conf={"as_of": decision.as_of, "reason": reason[:500], "decision": decision.id},
+            conf={
+                "as_of": decision.as_of,
+                "since": decision.since,
+                "reason": "; ".join(one.told for one in decision.signals if one.level == "alarm")[:500],
+                "decision": decision.id,
+            },
             reset_dag_run=False,
             skip_when_already_exists=True,
             wait_for_completion=False,

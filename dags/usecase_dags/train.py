@@ -68,6 +68,12 @@ def build(spec: UseCase) -> DAG:
         partitions.start(asked, spec.granularity)
         return str(asked)
 
+    def since() -> str | None:
+        asked = param("since")
+        if asked:
+            partitions.start(asked, spec.granularity)
+        return str(asked) if asked else None
+
     def approval(approved: dict[str, Any] | None) -> Approval | None:
         """What the person said; None where nobody is asked. A task that was marked by hand has said nothing."""
         if spec.promotion == "automatic":
@@ -80,7 +86,7 @@ def build(spec: UseCase) -> DAG:
 
     @step(links=(SNAPSHOT,))
     def build_training_set() -> TrainingSet:
-        training_set = open_runtime(spec).build_training_set(as_of())
+        training_set = open_runtime(spec).build_training_set(as_of(), since())
         rows = next((ref for ref in training_set.snapshots if ref.table == "rows"), None)
         made(SNAPSHOT, snapshot_url(rows) if rows else None)
         return training_set
@@ -175,6 +181,7 @@ def build(spec: UseCase) -> DAG:
         schedule=None,
         params={
             "as_of": partition_param(spec, "As of", "The newest partition that may be used (UTC). Required."),
+            "since": partition_param(spec, "Since", "The oldest partition that may be used (UTC). Empty: all of them."),
             "reason": reason_param("asked for by hand", "Why a new model is wanted; kept in the promotion log."),
             "search": Param(
                 spec.training.search.enabled,

@@ -8,13 +8,26 @@ import os
 import click
 
 from pipelines import __version__
-from pipelines.cli import cards, chain, champion, delivery, erasure, models, nights, provenance, snapshots, steps
+from pipelines.cli import (
+    cards,
+    chain,
+    champion,
+    decisions,
+    delivery,
+    erasure,
+    models,
+    nights,
+    provenance,
+    snapshots,
+    steps,
+)
 from pipelines.cli.shared import Commands
 
 #: A command is a function of one of these modules; each module lists its own.
 _ROOMS = (
     chain,
     champion,
+    decisions,
     nights,
     delivery,
     steps,

@@ -1,4 +1,4 @@
-"""The chain: check, data, run, decisions."""
+"""The chain: check, data, run."""
 
 from __future__ import annotations
 
@@ -151,13 +151,4 @@ def _train(runtime: Runtime, as_of: str, search: bool) -> None:
         click.echo(f"champion: {model.id}")
 
 
-@click.command()
-@use_case_argument
-def decisions(use_case: str) -> None:
-    """Print every retraining decision with its reasons."""
-    for entry in Runtime.open(use_case).decisions():
-        answer = "yes" if entry.retrain else "no"
-        click.echo(f"{entry.as_of}  {answer:<3}  {use_case}@{entry.champion}  {'; '.join(entry.reasons)}")
-
-
-COMMANDS: tuple[click.Command, ...] = (check, data, run, decisions)
+COMMANDS: tuple[click.Command, ...] = (check, data, run)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 
 from pipelines import partitions
 from pipelines.errors import SpecError, explain
-from pipelines.records import Observation, Observations, RetrainDecision, TrainingOutcome
+from pipelines.policies.signals import counted, distance, signals
+from pipelines.records import Observations, RetrainDecision, Signal, TrainingOutcome
 from pipelines.spec import UseCase
-
-#: Share of the window that must have been judged before its alarms say anything.
-_JUDGED = 0.5
 
 
 def decide(
@@ -24,9 +21,11 @@ def decide(
     trainings: Sequence[TrainingOutcome] = (),
     backfill: bool,
 ) -> RetrainDecision:
-    """Whether to retrain now. The same observations and spec give the same decision, and the same id.
+    """Whether to retrain now. The same observations and spec give the same id; with the same past, the same decision.
 
-    Yes needs all of: drift or decay, healthy data, enough new labels, no yes within the cool-down, no backfill.
+    Yes needs all of: a signal in alarm, in enough of the last windows; healthy data; enough new labels; no yes within
+    the cool-down, and fewer than `monthly` in the month; no challenger that lost on what is still the same data; no
+    backfill. Where only the lost challenger speaks against it, a person is asked to look.
 
     Args:
         past: earlier decisions, in any order. One with this decision's own id is this decision, taken before; it
@@ -43,92 +42,81 @@ def decide(
         )
     own_id = _id(observations, spec)
     before = [each for each in past if each.use_case == spec.name and each.id != own_id]
-    drifted, drift = _drift(observations, spec)
-    decayed, decay = _decay(observations, spec)
+    found = signals(observations, spec)
+    raised, windows = _windows(found, observations, spec, before)
     healthy, health = _health(observations, spec)
     labelled, labels = _labels(observations, spec)
     cooled, cooldown = _cooldown(observations, spec, before)
+    within, month = _month(observations, spec, before)
+    fresh, challenger = _challenger(observations, spec, trainings)
     run = "backfill: a backfill never asks for a retraining" if backfill else "backfill: no"
+    wanted = raised and healthy and labelled and cooled and within and not backfill
     return RetrainDecision(
         use_case=spec.name,
         as_of=observations.as_of,
-        retrain=(drifted or decayed) and healthy and labelled and cooled and not backfill,
-        reasons=(drift, decay, health, labels, cooldown, run),
+        retrain=wanted and fresh,
+        reasons=(*(_shown(one, spec) for one in found), windows, health, labels, cooldown, month, challenger, run),
         champion=observations.champion.version,
         id=own_id,
+        signals=found,
+        escalate=raised and not fresh and not backfill,
+        since=_since(found, observations, spec) if wanted and fresh else None,
+        policy=policy_digest(spec),
+        backfill=backfill,
     )
 
 
-def _drift(observations: Observations, spec: UseCase) -> tuple[bool, str]:
-    if not {"inputs", "scores"} & set(spec.retraining.signals):
-        return False, "drift: observed, but not a signal of this use case"
-    judged = [each for each in observations.window if _judged(each, spec)]
-    size = len(observations.window)
-    if not judged or len(judged) < _JUDGED * size:
-        return False, (
-            f"drift: not enough data: {len(judged)} of {size} partitions could be judged, "
-            f"{max(1, math.ceil(_JUDGED * size))} are needed"
-        )
-    alarms = [_alarms(each, spec) for each in judged]
-    count = sum(1 for alarm in alarms if alarm)
-    share = count / len(judged)
-    found = (
-        f"drift: {count} of {len(judged)} judged partitions ({share:.1%}) have a PSI of {spec.drift.alarm:g} or more; "
-        f"{spec.retraining.share:.1%} make an alarm"
-    )
-    psis: dict[str, list[float]] = {}
-    for alarm in alarms:
-        for column, psi in alarm.items():
-            psis.setdefault(column, []).append(psi)
-    worst = sorted(psis.items(), key=lambda item: (-len(item[1]), -max(item[1]), item[0]))
-    listed = ", ".join(f"{column} in {len(values)} (worst {max(values):.4f})" for column, values in worst)
-    return share >= spec.retraining.share, f"{found}: {listed}" if listed else found
+def policy_digest(spec: UseCase) -> str:
+    """SHA-256 of everything in the spec that a decision depends on."""
+    told = {"drift": spec.drift.model_dump(mode="json"), "retraining": spec.retraining.model_dump(mode="json")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _judged(each: Observation, spec: UseCase) -> bool:
-    return each.state == "observed" and not any(math.isnan(psi) for psi in _psis(each, spec).values())
+def _shown(signal: Signal, spec: UseCase) -> str:
+    if signal.name in counted(spec) or signal.name == "age":
+        return signal.told
+    return f"{signal.told} (observed, but not a signal of this use case)"
 
 
-def _psis(each: Observation, spec: UseCase) -> dict[str, float]:
-    signals, ignored = spec.retraining.signals, spec.drift.ignore
-    psis = {drift.column: drift.psi for drift in each.drift if "inputs" in signals and drift.column not in ignored}
-    return {**psis, "the score": each.score.psi} if "scores" in signals and each.score is not None else psis
+def _alarmed(found: Sequence[Signal], spec: UseCase) -> bool:
+    return any(signal.level == "alarm" and signal.name in spec.retraining.signals for signal in found)
 
 
-def _alarms(each: Observation, spec: UseCase) -> dict[str, float]:
-    return {column: psi for column, psi in _psis(each, spec).items() if psi >= spec.drift.alarm}
-
-
-def _decay(observations: Observations, spec: UseCase) -> tuple[bool, str]:
-    if "decay" not in spec.retraining.signals:
-        return False, "decay: observed, but not a signal of this use case"
-    live = observations.live.value if observations.live else None
-    champion, metric = observations.champion_metric, observations.metric
-    count = observations.live_labels
-    if count < spec.drift.min_rows:
-        return False, f"decay: not enough data: {count} matured labels in the window, {spec.drift.min_rows} are needed"
-    if live is None or not math.isfinite(live):
-        return False, f"decay: not enough data: {count} matured labels in the window give no {metric}"
-    if not math.isfinite(champion):
-        return False, f"decay: not enough data: the champion's own {metric} is not known"
-    loss = champion - live if observations.greater_is_better else live - champion
-    return loss > spec.retraining.decay, (
-        f"decay: {metric} {live:.4f} on {count} matured labels, {abs(loss):.4f} "
-        f"{'worse' if loss >= 0 else 'better'} than the champion's {champion:.4f}; "
-        f"more than {spec.retraining.decay:.4f} worse is an alarm"
-    )
+def _windows(
+    found: Sequence[Signal], observations: Observations, spec: UseCase, past: Sequence[RetrainDecision]
+) -> tuple[bool, str]:
+    """Whether enough of the last windows were in alarm, this one among them; age waits for no other window."""
+    policy = spec.retraining
+    aged = any(signal.level == "alarm" and signal.name == "age" for signal in found)
+    now = _alarmed(found, spec)
+    first = partitions.shift(observations.as_of, 1 - policy.of, spec.granularity)
+    latest = {
+        each.as_of: _alarmed(each.signals, spec)
+        for each in past
+        if first <= each.as_of < observations.as_of
+        and each.champion == observations.champion.version
+        and not each.backfill
+    }
+    count = now + sum(latest.values())
+    told = f"windows: {count} of the last {policy.of} are in alarm, {policy.raised} are needed, this one among them"
+    return (now and count >= policy.raised) or aged, told
 
 
 def _health(observations: Observations, spec: UseCase) -> tuple[bool, str]:
-    size = len(observations.window)
+    size, found = len(observations.window), observations.health
     if not size:
         return False, "data: the window is empty"
     lost = sum(1 for each in observations.window if each.state in ("missing", "quarantined"))
-    share = lost / size
-    return share <= spec.retraining.max_quarantined, (
-        f"data: {lost} of {size} partitions ({share:.1%}) are missing or in quarantine, "
-        f"at most {spec.retraining.max_quarantined:.1%} may be"
-    )
+    share, most = lost / size, spec.retraining.max_quarantined
+    told = [f"{lost} of {size} partitions ({share:.1%}) are missing or in quarantine, at most {most:.1%} may be"]
+    healthy = share <= most
+    if found.skew is not None and found.skew.columns:
+        healthy = False
+        told.append(f"features differ between scoring and training: {', '.join(sorted(found.skew.columns))}")
+    if found.disagreeing_labels > most * (observations.live_labels + found.disagreeing_labels):
+        healthy = False
+        told.append(f"{found.disagreeing_labels} keys have labels that disagree")
+    return healthy, f"data: {'; '.join(told)}"
 
 
 def _labels(observations: Observations, spec: UseCase) -> tuple[bool, str]:
@@ -139,11 +127,7 @@ def _labels(observations: Observations, spec: UseCase) -> tuple[bool, str]:
 
 
 def _cooldown(observations: Observations, spec: UseCase, past: Sequence[RetrainDecision]) -> tuple[bool, str]:
-    def distance(other: str) -> int:
-        low, high = sorted((other, observations.as_of))
-        return len(partitions.span(low, high, spec.granularity)) - 1
-
-    apart = {each.as_of: distance(each.as_of) for each in past if each.retrain}
+    apart = {each.as_of: distance(each.as_of, observations.as_of, spec) for each in past if each.retrain}
     if not apart:
         return True, "cool-down: no retraining was decided on before"
     nearest = min(apart, key=lambda as_of: (apart[as_of], as_of))
@@ -151,6 +135,39 @@ def _cooldown(observations: Observations, spec: UseCase, past: Sequence[RetrainD
         f"cool-down: a retraining was decided on as of {nearest}, {apart[nearest]} partitions away; "
         f"{spec.retraining.cooldown} must lie between"
     )
+
+
+def _month(observations: Observations, spec: UseCase, past: Sequence[RetrainDecision]) -> tuple[bool, str]:
+    most, month = spec.retraining.monthly, observations.as_of[: len("2024-01")]
+    if most is None:
+        return True, "month: retrainings are not counted by the month"
+    held = len({each.id for each in past if each.retrain and each.as_of.startswith(month)})
+    return held < most, f"month: {held} retrainings were decided on in {month}, {most} are the most"
+
+
+def _challenger(observations: Observations, spec: UseCase, trainings: Sequence[TrainingOutcome]) -> tuple[bool, str]:
+    """Whether the data is another than that on which the last challenger lost to this champion."""
+    since = observations.champion_as_of or ""
+    tried = [each for each in trainings if since < each.as_of <= observations.as_of and (each.promoted or each.refused)]
+    last = max(tried, key=lambda each: (each.as_of, each.newest), default=None)
+    if last is None or not last.refused:
+        return True, "challenger: none has lost to this champion"
+    needed = spec.retraining.min_labels
+    return last.new_labels >= needed, (
+        f"challenger: the one trained as of {last.as_of} was refused; {last.new_labels} labels have matured since "
+        f"{last.newest}, the newest that it saw, {needed} are needed for another one"
+    )
+
+
+def _since(found: Sequence[Signal], observations: Observations, spec: UseCase) -> str | None:
+    policy = spec.retraining
+    if policy.train_on == "all" or policy.last is None:
+        return None
+    least = partitions.shift(observations.as_of, 1 - policy.last, spec.granularity)
+    if policy.train_on == "last":
+        return least
+    begun = [signal.since for signal in found if signal.level == "alarm" and signal.since is not None]
+    return min([least, *begun])
 
 
 def _id(observations: Observations, spec: UseCase) -> str:

@@ -195,11 +195,11 @@ class DataHealth(Record):
     unlabelled: int = 0
     """Scored rows of published, matured label partitions that have no label."""
     strange_labels: int = 0
-    """Labels of keys that no row has."""
+    """Labels of keys that no scored row has."""
     disagreeing_labels: int = 0
     """Keys with several labels that differ: none of them is believed."""
     restated_labels: tuple[str, ...] = ()
-    """Partitions whose labels were published again after they had matured."""
+    """Partitions whose labels were published more than once: what was observed with the former stays as it was."""
     skew: Skew | None = None
 
 

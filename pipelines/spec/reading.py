@@ -17,6 +17,8 @@ _MAX_SPEC_BYTES = 256 * 1024
 
 
 _DEFAULT_SUITES = "../expectations"
+#: Sections that a policy is made of.
+_POLICY = ("drift", "retraining")
 
 
 class _SafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -75,8 +77,36 @@ def load_spec(path: Path) -> UseCase:
     raw = _with_suites(_read_yaml(path), path.parent / _DEFAULT_SUITES)
     if not isinstance(raw, dict):
         raise SpecError(explain(str(path), "a spec is a mapping of keys", remedy="start from include/use_cases"))
+    spec = _checked(raw, path, "`overnight check` reads it again")
+    if spec.name != path.stem:
+        raise SpecError(explain(str(path), f"name is {spec.name!r}", allowed=f"the file's own: {path.stem!r}"))
+    return spec
+
+
+def load_policy(path: Path, spec: UseCase) -> UseCase:
+    """A use case with the sections `drift` and `retraining` of another file.
+
+    Args:
+        path: a YAML file of these sections, or a whole spec of the same use case, of which nothing else is taken. A
+            section that it lacks stays as it is.
+
+    Raises:
+        SpecError: it has neither section, another key, or values that are not allowed; or is of another use case.
+    """
+    raw = _read_yaml(path)
+    sections = {name: raw[name] for name in _POLICY if name in raw} if isinstance(raw, dict) else {}
+    if not sections:
+        raise SpecError(explain(str(path), "there is no policy in it", allowed=" and ".join(_POLICY)))
+    if "name" in raw and raw["name"] != spec.name:
+        raise SpecError(explain(str(path), f"it is of {raw['name']!r}", allowed=f"{spec.name!r}, or no name"))
+    if "name" not in raw and (stray := sorted(map(str, set(raw) - set(_POLICY)))):
+        raise SpecError(explain(str(path), f"no part of a policy: {', '.join(stray)}", allowed=" and ".join(_POLICY)))
+    return _checked({**spec.model_dump(mode="json"), **sections}, path, "correct the policy")
+
+
+def _checked(raw: dict[str, Any], path: Path, remedy: str) -> UseCase:
     try:
-        spec = UseCase.model_validate(raw)
+        return UseCase.model_validate(raw)
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False):
@@ -84,7 +114,4 @@ def load_spec(path: Path) -> UseCase:
             given = problem.get("input")
             shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
             lines.append(f"{where}: {problem['msg']}{shown}")
-        raise SpecError(explain(str(path), "; ".join(lines), remedy="`overnight check` reads it again")) from None
-    if spec.name != path.stem:
-        raise SpecError(explain(str(path), f"name is {spec.name!r}", allowed=f"the file's own: {path.stem!r}"))
-    return spec
+        raise SpecError(explain(str(path), "; ".join(lines), remedy=remedy)) from None

@@ -124,6 +124,12 @@ class UseCase(SpecModel):
         if stray := set(self.drift.ignore) - set(self.features.columns):
             raise ValueError(f"drift.ignore: not features: {', '.join(sorted(stray))}")
         self._check_training()
+        judged = self.training.validation + self.training.holdout
+        if self.retraining.last is not None and self.retraining.last <= judged:
+            raise ValueError(
+                f"retraining.last {self.retraining.last} is no more than training.validation and holdout, {judged}: "
+                f"nothing would be left to train on"
+            )
         self._check_scoring()
         return self
 

@@ -113,11 +113,15 @@ def _challenger(log: Sequence[Promotion], registry: ModelRegistry, *, staged: bo
     if not waiting:
         return None
     tags = {training.run_id: training.tags for training in registry.trainings()}
-    return max((each.version for each in waiting if not _refused(tags.get(each.run_id, {}))), default=None)
+    return max((each.version for each in waiting if not is_refused(tags.get(each.run_id, {}))), default=None)
 
 
-def _refused(tags: Mapping[str, str]) -> bool:
-    """Whether a gate or a person said no to a training."""
+def is_refused(tags: Mapping[str, str]) -> bool:
+    """Whether a gate or a person said no to a training.
+
+    Args:
+        tags: of its run.
+    """
     return tags.get(GATE) == REFUSED or tags.get(APPROVAL, "").startswith(REJECTED)
 
 

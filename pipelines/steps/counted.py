@@ -25,6 +25,8 @@ class Noted:
     inputs: Mapping[str, Counts]
     """No entry where the inputs were restated since: these rows are not those that were counted."""
     scores: Mapping[str, ColumnCounts]
+    decisions: Mapping[str, Mapping[str, int]]
+    """Rows by what was decided of them."""
 
 
 def noted(
@@ -49,7 +51,7 @@ def noted(
     made = published_predictions(store)
     mine = [key for key in wanted if key in held and made.get(key, {}).get("model") == champion.version]
     if not mine:
-        return Noted(inputs={}, scores={})
+        return Noted(inputs={}, scores={}, decisions={})
     digest = hashlib.sha256(reference).hexdigest()
     found = {key: _read(text) for key, text in store.notes(snapshots[PREDICTIONS], mine, NOTE).items()}
     counts = {
@@ -68,6 +70,7 @@ def noted(
             and set(features) <= set(each.columns)
         },
         scores={key: each.score for key, each in counts.items() if each.score is not None},
+        decisions={key: each.decisions for key, each in counts.items() if each.score is not None},
     )
 
 

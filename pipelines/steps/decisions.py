@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
+from dataclasses import dataclass
 
 import polars as pl
+from pydantic import ValidationError
 
 from pipelines.policies.retraining import decide as decide_retraining
-from pipelines.ports import SnapshotStore
+from pipelines.policies.retraining import policy_digest
+from pipelines.ports import ModelRegistry, SnapshotStore
 from pipelines.records import Check, Observations, RetrainDecision, RunInfo
 from pipelines.spec import UseCase
 from pipelines.steps.logs import append
+from pipelines.steps.outcomes import outcomes
 
 DECISIONS = "decisions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """An entry of the log."""
+
+    decision: RetrainDecision
+    evidence: Observations | None
+    """What it was decided on; None: an older version of the project observed other things."""
 
 
 def decision_key(decision: str) -> str:
@@ -23,21 +35,39 @@ def decision_key(decision: str) -> str:
 
 def decisions(store: SnapshotStore) -> list[RetrainDecision]:
     """The decision log, in the order of the partitions that were decided on."""
+    return [entry.decision for entry in entries(store)]
+
+
+def entries(store: SnapshotStore) -> list[Decided]:
+    """The same with the evidence."""
     head = store.head(DECISIONS)
     if head is None:
         return []
-    entries = store.scan(head).collect().get_column("decision")
-    log = [RetrainDecision.model_validate_json(text) for text in entries]
-    return sorted(log, key=lambda entry: (entry.as_of, entry.champion, entry.id))
+    rows = store.scan(head).select("decision", "evidence").collect()
+    log = [
+        Decided(decision=RetrainDecision.model_validate_json(decision), evidence=_evidence(evidence))
+        for decision, evidence in rows.iter_rows()
+    ]
+    return sorted(log, key=lambda entry: (entry.decision.as_of, entry.decision.champion, entry.decision.id))
 
 
-def decide(spec: UseCase, store: SnapshotStore, observations: Observations, run: RunInfo) -> RetrainDecision:
+def _evidence(text: str) -> Observations | None:
+    try:
+        return Observations.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def decide(
+    spec: UseCase, store: SnapshotStore, registry: ModelRegistry, observations: Observations, run: RunInfo
+) -> RetrainDecision:
     """Decides, and appends the decision with its evidence to the log; a repeat appends nothing.
 
     A backfill is decided too (it never says yes) and is not kept apart from a night of the same outcome.
     """
     past = decisions(store)
-    decision = decide_retraining(observations, spec, past=past, backfill=run.backfill)
+    tried = outcomes(spec, store, registry, observations.as_of)
+    decision = decide_retraining(observations, spec, past=past, trainings=tried, backfill=run.backfill)
     kept = {entry.id: entry for entry in past}
     if decision.id in kept:
         return kept[decision.id]
@@ -48,7 +78,7 @@ def decide(spec: UseCase, store: SnapshotStore, observations: Observations, run:
             "reasons": ["; ".join(decision.reasons)],
             "decision": [decision.model_dump_json()],
             "evidence": [observations.model_dump_json(exclude={"report_html"})],
-            "policy": [hashlib.sha256(spec.retraining.model_dump_json().encode()).hexdigest()],
+            "policy": [decision.policy],
         }
     )
     append(
@@ -60,6 +90,6 @@ def decide(spec: UseCase, store: SnapshotStore, observations: Observations, run:
         [Check(name="decided_by_policy", passed=True, observed="; ".join(decision.reasons))],
         run,
         suite=f"{spec.name}.retraining",
-        suite_digest=hashlib.sha256(spec.retraining.model_dump_json().encode()).hexdigest(),
+        suite_digest=policy_digest(spec),
     )
     return decision

@@ -1,38 +1,38 @@
-"""Monitor: drift of inputs and scores, and quality on matured labels."""
+"""Monitor: drift of inputs and scores, quality on matured labels, and the health of the data."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import polars as pl
 
 from pipelines import artifacts
 from pipelines import partitions as keys
-from pipelines.metrics import metrics
 from pipelines.ports import DriftDetector, ModelRegistry, SnapshotStore
 from pipelines.records import (
     ColumnDrift,
-    Estimate,
     ModelRef,
     Observation,
     Observations,
     PublishedPartition,
     Reference,
+    Skew,
     SnapshotRef,
     TrainingSet,
 )
 from pipelines.spec import GREATER_IS_BETTER, UseCase
-from pipelines.steps.counted import input_drift, noted, score_drift
-from pipelines.steps.features import labelled
+from pipelines.steps.counted import Noted, input_drift, noted, score_drift
 from pipelines.steps.inputs import heads
-from pipelines.steps.predictions import PREDICTIONS, score_columns
+from pipelines.steps.predictions import DECISION, PREDICTIONS, score_columns
+from pipelines.steps.provenance import Books, Part
 from pipelines.steps.training import served_scorecard
-
-#: Fewer labels than this give no metric of their own: an AUC of a handful of rows is noise.
-_FEWEST_LABELS = 50
+from pipelines.steps.watching.health import health
+from pipelines.steps.watching.labels import Labelled, labelled_scores, late, mature, newer_labels
+from pipelines.steps.watching.quality import expected, measured
+from pipelines.steps.watching.skew import skew
+from pipelines.steps.watching.slices import fairness, slices
 
 
 def observe(
@@ -51,10 +51,14 @@ def observe(
 
     Raises:
         NotFoundError: nothing was ingested or scored yet.
+        IntegrityError: the champion's artifact has no reference, or one that cannot be read.
     """
     length = window or spec.drift.window
     wanted = keys.span(keys.shift(as_of, 1 - length, spec.granularity), as_of, spec.granularity)
-    snapshots = heads(spec, store, list(dict.fromkeys(("rows", spec.label.table, *spec.context, PREDICTIONS))))
+    snapshots = heads(spec, store, list(dict.fromkeys(("rows", *spec.context, PREDICTIONS))))
+    told = store.head(spec.label.table)
+    if told is not None:  # labels may be the last to come
+        snapshots[spec.label.table] = told
     folder = registry.fetch(champion)
     frozen, learned = artifacts.read(folder, champion.digest, "reference.json", "provenance.json")
     reference = Reference.model_validate_json(frozen)
@@ -64,16 +68,16 @@ def observe(
     known = noted(spec, store, snapshots, champion, frozen, wanted)
     present = [key for key in wanted if key in held]
     inputs = input_drift(spec, store, drift, snapshots, frozen, present, known.inputs)
-    mature = _mature(spec, store, snapshots[spec.label.table], wanted, as_of)
-    read = [key for key in wanted if key in mature or key not in known.scores]
-    scores = _scores(spec, store, snapshots[PREDICTIONS], champion, read)
+    scores = _scores(spec, store, snapshots[PREDICTIONS], champion, wanted)
     scored, pooled_score = score_drift(spec, drift, reference, known.scores, scores)
-    labels = _labelled_scores(spec, store, snapshots, scores, mature)
+    ripe = mature(spec, store, told, wanted, as_of) if told is not None else []
+    labels = _labels(spec, store, snapshots, scores, ripe)
     quarantined = {entry.partition for entry in store.quarantined("rows")}
+    decisions = _decisions(scores, known)
 
     observed = []
     for key in wanted:
-        mine = labels.filter(pl.col("partition") == key)
+        mine = labels.rows.filter(pl.col("partition") == key)
         observed.append(
             Observation(
                 partition=key,
@@ -81,11 +85,15 @@ def observe(
                 state=_state(spec, key, held, scored, quarantined),
                 drift=inputs.columns.get(key, ()),
                 score=scored.get(key),
+                decisions=decisions.get(key, {}),
                 labels=mine.height,
-                quality=_quality(spec, mine),
+                unlabelled=labels.unlabelled.get(key, 0),
+                quality=measured(spec, mine),
+                expected=expected(spec, scores.filter(pl.col("partition") == key)),
             )
         )
     served = served_scorecard(folder)
+    published = store.partitions(told) if told is not None else {}
     return Observations(
         use_case=spec.name,
         as_of=as_of,
@@ -97,10 +105,22 @@ def observe(
         window=tuple(observed),
         pooled=inputs.pooled,
         pooled_score=pooled_score,
-        live=_quality(spec, labels),
-        live_labels=labels.height,
-        new_labels=_new_labels(spec, store, snapshots[spec.label.table], seen.holdout[1], as_of),
+        live=measured(spec, labels.rows),
+        live_labels=labels.rows.height,
+        expected=expected(spec, scores.filter(~pl.col("partition").is_in(ripe))),
+        new_labels=newer_labels(spec, store, told, seen.holdout[1], as_of) if told is not None else 0,
         new_labels_since=seen.holdout[1],
+        health=health(
+            spec,
+            store,
+            observed,
+            held,
+            labels,
+            late(spec, published, [key for key in wanted if key in scored], as_of),
+            _skew(spec, store, registry, snapshots, scored),
+        ),
+        slices=slices(spec, store, snapshots, scores.filter(pl.col("partition").is_in(ripe)), labels.rows),
+        fairness=fairness(spec, store, snapshots, champion.version, sorted(scored)),
     )
 
 
@@ -119,57 +139,61 @@ def _state(
 
 
 def _scores(
-    spec: UseCase, store: SnapshotStore, snapshot: SnapshotRef, champion: ModelRef, wanted: list[str]
+    spec: UseCase, store: SnapshotStore, snapshot: SnapshotRef, champion: ModelRef, wanted: Sequence[str]
 ) -> pl.DataFrame:
-    """`partition`, the key, the score columns, and `score`: the score, or the highest of a multiclass row."""
+    """`partition`, the key, the score columns, what was decided (if anything), and `score`: the score, or the highest
+    of a multiclass row."""
     held = [key for key in wanted if key in store.partitions(snapshot)]
     names = score_columns(spec)
     rows = store.scan(snapshot, held).filter(pl.col("model_version") == champion.version)
-    picked = rows.select("partition", *spec.rows.key, *names)
+    decided = [DECISION] if DECISION in rows.collect_schema().names() else []
+    picked = rows.select("partition", *spec.rows.key, *names, *decided)
     return (picked if names == ["score"] else picked.with_columns(pl.max_horizontal(names).alias("score"))).collect()
 
 
-def _mature(spec: UseCase, store: SnapshotStore, snapshot: SnapshotRef, wanted: list[str], as_of: str) -> list[str]:
-    """The partitions whose labels are published and have matured by `as_of`."""
-    newest = keys.shift(as_of, -max(spec.label.maturity, spec.tables[spec.label.table].lag), spec.granularity)
-    held = store.partitions(snapshot)
-    return [key for key in wanted if key <= newest and key in held]
-
-
-def _labelled_scores(
+def _labels(
     spec: UseCase,
     store: SnapshotStore,
     snapshots: Mapping[str, SnapshotRef],
     scores: pl.DataFrame,
-    mature: list[str],
-) -> pl.DataFrame:
-    """Scores joined with the labels of mature partitions."""
-    chosen = sorted(set(mature).intersection(scores.get_column("partition").unique()))
-    labels = labelled(spec, store.scan(snapshots[spec.label.table], chosen)).collect()
-    on = ["partition", *spec.rows.key]  # a key is unique within its partition
-    return scores.filter(pl.col("partition").is_in(chosen)).join(labels, on=on, how="inner")
+    ripe: Sequence[str],
+) -> Labelled:
+    if spec.label.table in snapshots:
+        return labelled_scores(spec, store, snapshots, scores, ripe)
+    nothing = scores.clear().with_columns(pl.lit(None, dtype=pl.Float32).alias("label"))
+    return Labelled(rows=nothing, unlabelled={}, strange=0, disagreeing=0)
 
 
-def _quality(spec: UseCase, rows: pl.DataFrame) -> Estimate | None:
-    if rows.height < _FEWEST_LABELS:
+def _decisions(scores: pl.DataFrame, known: Noted) -> dict[str, dict[str, float]]:
+    """Share of rows by what was decided of them: as it was counted, else from the rows."""
+    counts = {key: dict(each) for key, each in known.decisions.items()}
+    if DECISION in scores.columns:
+        rest = scores.filter(~pl.col("partition").is_in(list(counts)))
+        for key, value, count in rest.group_by("partition", DECISION).len().sort("partition", DECISION).iter_rows():
+            counts.setdefault(key, {})[str(value).lower() if isinstance(value, bool) else str(value)] = count
+    shares = {}
+    for key, found in counts.items():
+        total = sum(found.values())
+        shares[key] = {name: count / total for name, count in sorted(found.items())} if total else {}
+    return shares
+
+
+def _skew(
+    spec: UseCase,
+    store: SnapshotStore,
+    registry: ModelRegistry,
+    snapshots: Mapping[str, SnapshotRef],
+    scored: Mapping[str, ColumnDrift],
+) -> Skew | None:
+    """Of the newest scored partition, on what scoring read of it: an input that was restated since is no skew."""
+    newest = max(scored, default=None)
+    if newest is None or not spec.drift.skew_rows:
         return None
-    names = score_columns(spec)
-    scores = rows.select(names).to_numpy()
-    values = metrics(
-        spec.label.task,
-        rows.get_column("label").to_numpy(),
-        scores if len(names) > 1 else scores[:, 0],
-        len(spec.label.classes) or None,
+    digest = store.partitions(snapshots[PREDICTIONS])[newest].digest
+    made = Books(spec=spec, store=store, registry=registry).scoring(
+        Part(table=PREDICTIONS, partition=newest, digest=digest)
     )
-    found = values[spec.watched_metric]
-    if math.isnan(found):  # one class only
+    read = made.snapshots if made is not None else {}
+    if not {"rows", *spec.context} <= set(read):
         return None
-    return Estimate(value=found, low=found, high=found, rows=rows.height)
-
-
-def _new_labels(spec: UseCase, store: SnapshotStore, snapshot: SnapshotRef, seen: str, as_of: str) -> int:
-    """Matured labels newer than everything that the champion was trained or judged on."""
-    newest = keys.shift(as_of, -max(spec.label.maturity, spec.tables[spec.label.table].lag), spec.granularity)
-    mature = [key for key in store.partitions(snapshot) if seen < key <= newest]
-    rows = store.scan(snapshot, mature, [spec.label.column]).filter(pl.col(spec.label.column).is_not_null())
-    return int(rows.select(pl.len()).collect().item())
+    return skew(spec, store, read, newest)

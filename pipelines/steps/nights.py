@@ -70,11 +70,11 @@ class _Seen:
     @classmethod
     def look(cls, spec: UseCase, store: SnapshotStore, source: DataSource) -> _Seen:
         rows = _held(store, "rows")
-        scored, times = _publishes(store, PREDICTIONS)
+        scored, times = publishes(store, PREDICTIONS)
         return cls(
             landed=frozenset(source.partitions(spec, "rows")),
             rows=rows,
-            brought=_publishes(store, "rows")[0],
+            brought=publishes(store, "rows")[0],
             labels=_held(store, spec.label.table),
             scores=_held(store, PREDICTIONS),
             made=published_predictions(store),
@@ -91,7 +91,7 @@ def _held(store: SnapshotStore, table: str) -> dict[str, PublishedPartition]:
     return {} if head is None else store.partitions(head)
 
 
-def _publishes(store: SnapshotStore, table: str) -> tuple[dict[str, Commit], Counter[str]]:
+def publishes(store: SnapshotStore, table: str) -> tuple[dict[str, Commit], Counter[str]]:
     """The publish that made each partition's present bytes, and how many times each was published.
 
     A revert makes nothing: it brings back what a publish made. An erasure takes rows away from what one made.

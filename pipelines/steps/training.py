@@ -41,7 +41,9 @@ _SAMPLE_SEED = 20130901
 _STRETCHES = 25
 
 
-def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Path) -> TrainingSet:
+def build_training_set(
+    spec: UseCase, store: SnapshotStore, as_of: str, work: Path, since: str | None = None
+) -> TrainingSet:
     """Writes train, validation and holdout, split by time, and unlabelled rows, from published snapshots alone.
 
     What failed validation or lies in quarantine was never published, so it cannot be read here.
@@ -49,12 +51,14 @@ def build_training_set(spec: UseCase, store: SnapshotStore, as_of: str, work: Pa
     Args:
         as_of: the newest partition that may be used; labels must have matured by then.
         work: folder under which the training set gets a folder named by its digest.
+        since: the oldest partition that may be used, if not all.
 
     Raises:
         TrainingError: too few matured partitions or rows.
     """
     snapshots, usable = matured(spec, store, as_of)
     usable = usable[-spec.training.history :] if spec.training.history else usable
+    usable = [key for key in usable if since is None or key >= since]
     split = _split(spec, usable, as_of)
     folder = work / spec.name / "sets" / f"building-{as_of}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -176,6 +180,7 @@ def train(
         data, checkpoints = Path(training_set.folder), work / spec.name / "checkpoints" / opened.key[:16]
         trainer.train(spec, data, folder, checkpoints, progress)
         seal_training(spec, drift, opened)
+        registry.annotate(opened.run_id, {"overnight.seconds": f"{time.monotonic() - begun:.1f}"})
     return log_training(registry, opened, time.monotonic() - begun)
 
 

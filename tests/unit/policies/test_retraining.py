@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from pipelines import partitions
 from pipelines.errors import SpecError
 from pipelines.policies.retraining import decide
-from pipelines.records import ColumnDrift, Estimate, ModelRef, Observation, Observations
+from pipelines.records import (
+    ColumnDrift,
+    DataHealth,
+    Estimate,
+    ModelRef,
+    Observation,
+    Observations,
+    Skew,
+    TrainingOutcome,
+)
 from tests.unit.policies.test_gates import use_case
 
 CHAMPION = ModelRef(name="parcels", version=3, run_id="r", digest="d")
@@ -30,12 +39,17 @@ def spec(*, drift=None, **retraining):
 
 def night(key, psi=0.05, *, state="observed", score=0.05, column="x"):
     seen = state == "observed"
+
+    def drifted(name, value):
+        level = "unknown" if math.isnan(value) else "alarm" if value >= 0.25 else "warning" if value >= 0.1 else "calm"
+        return ColumnDrift(column=name, psi=value, null_share=0.0, level=level)
+
     return Observation(
         partition=key,
         rows=900 if seen else 0,
         state=state,
-        drift=(ColumnDrift(column=column, psi=psi, null_share=0.0),) if seen else (),
-        score=ColumnDrift(column="score", psi=score, null_share=0.0) if seen else None,
+        drift=(drifted(column, psi),) if seen else (),
+        score=drifted("score", score) if seen else None,
     )
 
 
@@ -48,7 +62,7 @@ def window(*nights, as_of="2024-06-10", live=0.67, champion=0.67, labels=5000, n
         metric="auc",
         greater_is_better=greater,
         window=tuple(nights),
-        live=None if live is None else Estimate(value=live, low=live, high=live, rows=labels),
+        live=None if live is None else Estimate(value=live, low=live - 0.005, high=live + 0.005, rows=labels),
         live_labels=labels,
         new_labels=new,
         **other,
@@ -77,31 +91,34 @@ def test_drift_in_half_of_the_judged_partitions_asks_for_a_retraining_and_says_w
     decision = ask(window(*nights(5, 5)))
     assert decision.retrain
     assert (decision.use_case, decision.as_of, decision.champion) == ("parcels", "2024-06-10", 3)
-    assert said(decision, "drift") == (
-        "drift: 5 of 10 judged partitions (50.0%) have a PSI of 0.25 or more; 50.0% make an alarm: "
+    assert said(decision, "inputs") == (
+        "inputs: 5 of 10 judged partitions (50.0%) are in alarm, 5 with warnings; 50.0% make an alarm: "
         "x in 5 (worst 0.4000)"
     )
-    assert len(decision.reasons) == 6
+    assert [signal.level for signal in decision.signals] == ["alarm", "calm", "calm", "calm"]
+    assert (decision.signals[0].columns, decision.signals[0].since) == (("x",), "2024-06-01")
+    assert len(decision.reasons) == 11
 
 
 def test_fewer_partitions_in_alarm_are_a_no_with_the_same_reasons_listed():
     decision = ask(window(*nights(4, 6)))
     assert not decision.retrain
-    assert "4 of 10 judged partitions (40.0%)" in said(decision, "drift")
-    assert len(decision.reasons) == 6
+    assert "4 of 10 judged partitions (40.0%)" in said(decision, "inputs")
+    assert len(decision.reasons) == 11
 
 
-def test_the_alarm_begins_at_the_threshold_itself():
+def test_warnings_never_retrain():
     keys = partitions.span("2024-06-01", "2024-06-10", "day")
-    assert ask(window(*(night(key, 0.25) for key in keys))).retrain
-    assert not ask(window(*(night(key, math.nextafter(0.25, 0)) for key in keys))).retrain
+    decision = ask(window(*(night(key, 0.2, score=0.2) for key in keys), live=0.655))
+    assert [signal.level for signal in decision.signals] == ["warning", "warning", "warning", "calm"]
+    assert not decision.retrain
 
 
 def test_drift_of_the_score_counts_like_a_columns():
     keys = partitions.span("2024-06-01", "2024-06-10", "day")
     decision = ask(window(*(night(key, score=0.3) for key in keys)))
     assert decision.retrain
-    assert "the score in 10 (worst 0.3000)" in said(decision, "drift")
+    assert "the score in 10 (worst 0.3000)" in said(decision, "scores")
 
 
 def test_an_ignored_columns_drift_is_no_alarm():
@@ -113,8 +130,8 @@ def test_decay_alone_asks_for_a_retraining():
     decision = ask(window(*nights(0, 10), live=0.64))
     assert decision.retrain
     assert said(decision, "decay") == (
-        "decay: auc 0.6400 on 5000 matured labels, 0.0300 worse than the champion's 0.6700; "
-        "more than 0.0200 worse is an alarm"
+        "decay: auc 0.6400 [0.6350, 0.6450] on 5000 matured labels, 0.0300 worse than the champion's 0.6700; "
+        "more than 0.0200 worse, beyond what chance gives, is an alarm"
     )
 
 
@@ -134,20 +151,21 @@ def test_too_few_labels_are_called_that_and_not_the_absence_of_decay(case):
 def test_too_few_judged_partitions_are_called_that_and_not_the_absence_of_drift(state):
     decision = ask(window(*nights(4, 0, **{state: 6})))
     assert not decision.retrain
-    assert said(decision, "drift") == "drift: not enough data: 4 of 10 partitions could be judged, 5 are needed"
+    assert said(decision, "inputs") == "inputs: not enough data: 4 of 10 partitions could be judged, 5 are needed"
+    assert decision.signals[0].level == "unknown"
 
 
 def test_an_empty_window_is_not_enough_data_and_not_healthy():
     decision = ask(window())
     assert not decision.retrain
-    assert "not enough data" in said(decision, "drift")
+    assert "not enough data" in said(decision, "inputs")
     assert said(decision, "data") == "data: the window is empty"
 
 
 def test_a_partition_whose_drift_is_no_number_is_not_judged():
     keys = partitions.span("2024-06-01", "2024-06-10", "day")
     decision = ask(window(*(night(key, math.nan) for key in keys)))
-    assert "not enough data: 0 of 10" in said(decision, "drift")
+    assert "not enough data: 0 of 10" in said(decision, "inputs")
 
 
 @pytest.mark.parametrize(("lost", "yes"), [(1, True), (2, False)])
@@ -210,7 +228,7 @@ def test_the_id_names_the_night_and_follows_what_was_decided_on():
     assert len(first.id) == len("retrain-2024-06-10-") + 12
     others = [
         ask(base.model_copy(update={"champion": CHAMPION.model_copy(update={"version": 4})})),
-        ask(base.model_copy(update={"live": Estimate(value=0.1, low=0.1, high=0.1, rows=5000)})),
+        ask(base.model_copy(update={"live": Estimate(value=0.1, low=0.09, high=0.11, rows=5000)})),
         ask(base, spec(share=0.6)),
         ask(base, spec(drift={"alarm": 0.3})),
     ]
@@ -280,8 +298,118 @@ def test_yes_is_never_said_on_unhealthy_data_in_a_backfill_or_in_a_cool_down(
 def test_a_signal_that_the_spec_does_not_name_is_said_and_asks_for_nothing():
     drifting, decaying = window(*nights(10, 0)), window(*nights(0, 10), live=0.5)
     assert not ask(drifting, spec(signals=["decay"])).retrain
-    assert said(ask(drifting, spec(signals=["decay"])), "drift") == "drift: observed, but not a signal of this use case"
+    assert "observed, but not a signal of this use case" in said(ask(drifting, spec(signals=["decay"])), "inputs")
     assert ask(decaying, spec(signals=["decay"])).retrain
     assert not ask(decaying, spec(signals=["inputs", "scores"])).retrain
     assert ask(drifting, spec(signals=["inputs"])).retrain
     assert not ask(drifting, spec(signals=["scores"])).retrain
+
+
+def test_decay_within_chance_warns_and_does_not_retrain():
+    unsure = Estimate(value=0.64, low=0.6, high=0.68, rows=400)
+    decision = ask(window(*nights(0, 10), labels=400).model_copy(update={"live": unsure}))
+    assert not decision.retrain
+    assert decision.signals[2].level == "warning"
+
+
+def test_a_lone_bad_night_is_none_and_enough_windows_in_alarm_are():
+    case = spec(raised=2, of=3, cooldown=0)
+    past = []
+    for day, alarms in (("2024-06-10", 10), ("2024-06-11", 0), ("2024-06-12", 10), ("2024-06-20", 10)):
+        past.append(ask(window(*nights(alarms, 10 - alarms, day), as_of=day), case, past))
+    assert [each.retrain for each in past] == [False, False, True, False]
+    assert "2 of the last 3" in said(past[2], "windows")
+
+
+def test_windows_of_another_champion_or_of_a_backfill_do_not_count():
+    case = spec(raised=2, of=5)
+    first = ask(window(*nights(10, 0)), case)
+    now = window(*nights(10, 0, "2024-06-11"), as_of="2024-06-11")
+    assert ask(now, case, [first]).retrain
+    assert not ask(now, case, [first.model_copy(update={"champion": 2})]).retrain
+    assert not ask(now, case, [ask(window(*nights(10, 0)), case, backfill=True)]).retrain
+
+
+def test_no_more_retrainings_than_the_month_allows():
+    case, past = spec(cooldown=5, monthly=2), []
+    for index in range(60):
+        day = partitions.shift("2024-06-01", index, "day")
+        past.append(ask(window(*nights(10, 0, day), as_of=day), case, past))
+    months = [each.as_of[:7] for each in past if each.retrain]
+    assert {month: months.count(month) for month in months} == {"2024-06": 2, "2024-07": 2}
+    assert "2 retrainings were decided on in 2024-06, 2 are the most" in said(past[20], "month")
+
+
+def test_an_old_champion_is_retrained_without_any_alarm_if_its_data_is_good():
+    case = spec(max_age=30)
+    quiet = window(*nights(0, 10)).model_copy(update={"champion_as_of": "2024-05-11"})
+    assert ask(quiet, case).retrain
+    assert "30 partitions ago" in said(ask(quiet, case), "age")
+    assert not ask(quiet, spec()).retrain
+    assert not ask(quiet.model_copy(update={"champion_as_of": "2024-05-12"}), case).retrain
+    assert not ask(quiet.model_copy(update={"new_labels": 0}), case).retrain
+    unknown = quiet.model_copy(update={"champion_as_of": None})
+    assert (ask(unknown, case).retrain, ask(unknown, case).signals[3].level) == (False, "unknown")
+
+
+def lost(as_of="2024-06-09", new=0, **other):
+    told = {"refused": True, "new_labels": new, "newest": "2024-06-08", **other}
+    return TrainingOutcome.model_validate({"as_of": as_of, **told})
+
+
+def test_a_challenger_that_lost_on_the_same_data_is_not_tried_again_and_a_person_is_asked():
+    drifting = window(*nights(10, 0)).model_copy(update={"champion_as_of": "2024-05-01"})
+    decision = decide(drifting, spec(), past=[], trainings=[lost()], backfill=False)
+    assert (decision.retrain, decision.escalate) == (False, True)
+    assert "0 labels have matured since 2024-06-08" in said(decision, "challenger")
+    for enough in (
+        [lost(new=1000)],
+        [lost("2024-04-30")],  # to the champion before
+        [lost(refused=False)],  # it failed
+        [lost(), lost("2024-06-10", promoted=True, refused=False)],
+    ):
+        decision = decide(drifting, spec(), past=[], trainings=enough, backfill=False)
+        assert (decision.retrain, decision.escalate) == (True, False)
+    calm = window(*nights(0, 10)).model_copy(update={"champion_as_of": "2024-05-01"})
+    assert not decide(calm, spec(), past=[], trainings=[lost()], backfill=False).escalate
+    assert not decide(drifting, spec(), past=[], trainings=[lost()], backfill=True).escalate
+
+
+@pytest.mark.parametrize(
+    "health",
+    [
+        DataHealth(skew=Skew(partition="2024-06-10", rows=900, columns={"x": 3})),
+        DataHealth(disagreeing_labels=600),
+    ],
+)
+def test_skew_and_labels_that_disagree_are_unhealthy(health):
+    decision = ask(window(*nights(10, 0)).model_copy(update={"health": health}))
+    assert not decision.retrain
+    fine = DataHealth(skew=Skew(partition="2024-06-10", rows=900), disagreeing_labels=5)
+    assert ask(window(*nights(10, 0)).model_copy(update={"health": fine})).retrain
+
+
+def test_the_training_window_follows_the_decision():
+    assert ask(window(*nights(10, 0))).since is None
+    assert ask(window(*nights(10, 0)), spec(train_on="last", last=90)).since == "2024-03-13"
+    changed = ask(window(*nights(10, 0)), spec(train_on="after_change", last=60))
+    assert changed.since == "2024-04-12", "no fewer than `last`"
+    assert ask(window(*nights(0, 10)), spec(train_on="last", last=90)).since is None, "there is no training"
+
+
+def test_the_policys_digest_is_of_everything_that_it_says():
+    first, other = ask(window(*nights(10, 0))), ask(window(*nights(10, 0)), spec(drift={"false_alarms": 0.02}))
+    assert len({first.policy, other.policy}) == 2
+
+
+@given(states=STATES, extra=st.lists(st.booleans(), min_size=15, max_size=15), live=st.none() | st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_more_alarms_never_turn_a_yes_into_a_no(states, extra, live):
+    keys = [partitions.shift("2024-06-10", -i, "day") for i in range(len(states))][::-1]
+    calm = [night(key, psi, state=state) for key, (state, psi) in zip(keys, states, strict=True)]
+    louder = [
+        night(key, 1.0 if more else psi, state=state)
+        for key, (state, psi), more in zip(keys, states, extra, strict=False)
+    ]
+    if ask(window(*calm, live=live)).retrain:
+        assert ask(window(*louder, live=live)).retrain

@@ -11,8 +11,8 @@ import pytest
 from pipelines.errors import SpecError
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.spec import UseCase
-from pipelines.steps import monitoring
 from pipelines.steps.training import build_training_set
+from pipelines.steps.watching.labels import labelled_scores
 from tests.contracts.stores import RUN, audit, open_store
 
 DAYS = [f"2024-01-{day:02d}" for day in range(1, 7)]
@@ -108,7 +108,7 @@ def test_a_key_that_comes_back_is_judged_by_the_label_of_its_own_partition(store
     head = store.head("labels")
     assert head is not None
     scores = pl.DataFrame({"partition": [day for day in DAYS for _ in ids], "id": ids * len(DAYS), "score": 0.5})
-    judged = monitoring._labelled_scores(use_case(), store, {"labels": head}, scores, list(DAYS))
+    judged = labelled_scores(use_case(), store, {"labels": head}, scores, list(DAYS)).rows
     assert judged.height == scores.height
     assert judged.sort("partition", "id").get_column("label").to_list() == [n for n in range(len(DAYS)) for _ in ids]
 
