@@ -107,6 +107,8 @@ def read(folder: Path, digest: str | None, *names: str) -> list[bytes]:
     sealed: dict[str, str] = json.loads(content)
     found = []
     for name in names:
+        if name not in sealed or not (folder / name).is_file():
+            raise _broken(folder, f"missing: {name}")
         found.append((folder / name).read_bytes())
         if hashlib.sha256(found[-1]).hexdigest() != sealed.get(name):
             raise _broken(folder, f"changed: {name}")

@@ -647,6 +647,16 @@ class Runtime:
 
         return monitoring.observe(self.spec, self.store, self.registry, self.drift, self.model(), as_of, window)
 
+    def newest_prediction(self) -> str:
+        """The newest partition that has scores.
+
+        Raises:
+            NotFoundError: nothing is scored yet.
+        """
+        from pipelines.steps import monitoring
+
+        return monitoring.newest(self.spec, self.store)
+
     def drift_report(self, observations: Observations) -> Path:
         """Writes the Evidently report; see `steps.drift_report`."""
         from pipelines.steps import drift_report

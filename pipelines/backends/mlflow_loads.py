@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -114,7 +115,7 @@ class Cache:
         note = self._note(model.name, model.version)
         content = model.model_dump_json()
         if not note.exists() or note.read_text("utf-8") != content:
-            partial = note.with_name(f".{note.name}.{id(content):x}")
+            partial = note.with_name(f".{note.name}.{secrets.token_hex(6)}")
             partial.write_text(content, "utf-8")
             partial.replace(note)
 

@@ -118,7 +118,7 @@ class PopulationStability:
         same_day = season(spec, reference, partition)
         compared = {name: bins(same_day[name]) for name in wanted} if same_day else whole
         scale = Scale(
-            known=reference.weekday_unrest if same_day else reference.unrest,
+            known=reference.daily_unrest if same_day else reference.unrest,
             rows=counts.rows,
             reference_rows=sum(compared[wanted[0]]),
             columns=len(set(wanted) - set(spec.drift.ignore)),

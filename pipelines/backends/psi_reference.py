@@ -29,16 +29,16 @@ def before(reference: NumericReference | CategoricalReference) -> list[int]:
     return [*held, reference.nulls, 0]
 
 
-def weekday(spec: UseCase, partition: str) -> str:
-    """The day of the week of a partition, from "0", Monday."""
-    return str(keys.start(partition, spec.granularity).weekday())
+def day_of_week(spec: UseCase, partition: str) -> str:
+    """The day of the week of a partition, from "1", Monday."""
+    return str(keys.start(partition, spec.granularity).isoweekday())
 
 
 def season(spec: UseCase, reference: Reference, partition: str | None) -> _Columns | None:
     """The counts of a partition's day of the week, where the spec asks for them and there are enough."""
     if spec.drift.season != "week" or partition is None:
         return None
-    return reference.weekdays.get(weekday(spec, partition))
+    return reference.days.get(day_of_week(spec, partition))
 
 
 def calm(spec: UseCase, counts: Mapping[str, Counts], scores: Mapping[str, _Columns]) -> dict[str, Any]:
@@ -58,17 +58,17 @@ def calm(spec: UseCase, counts: Mapping[str, Counts], scores: Mapping[str, _Colu
         return whole
     days: dict[str, list[Counts]] = {}
     for key, each in counts.items():
-        days.setdefault(weekday(spec, key), []).append(each)
+        days.setdefault(day_of_week(spec, key), []).append(each)
     enough = {day: held for day, held in days.items() if len(held) >= _FEWEST_DAYS}
     return {
         **whole,
-        "weekdays": {
+        "days": {
             day: {name: added([each.columns[name] for each in held]) for name in spec.features.columns}
             for day, held in sorted(enough.items())
         },
-        "weekday_unrest": _unrest(
-            {key: columns for key, columns in features.items() if weekday(spec, key) in enough},
-            lambda key: weekday(spec, key),
+        "daily_unrest": _unrest(
+            {key: columns for key, columns in features.items() if day_of_week(spec, key) in enough},
+            lambda key: day_of_week(spec, key),
         ),
     }
 

@@ -20,6 +20,7 @@ from pipelines.cli import (
     provenance,
     snapshots,
     steps,
+    watch,
 )
 from pipelines.cli.shared import Commands
 
@@ -28,6 +29,7 @@ _ROOMS = (
     chain,
     champion,
     decisions,
+    watch,
     nights,
     delivery,
     steps,

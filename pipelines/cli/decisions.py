@@ -15,7 +15,8 @@ from pipelines.cli.shared import use_case_argument
 from pipelines.records import RetrainDecision
 from pipelines.runtime import Runtime
 
-_COLOURS = {"alarm": "red", "warning": "yellow", "calm": "green", "unknown": "dim"}
+#: By level.
+COLOURS = {"alarm": "red", "warning": "yellow", "calm": "green", "unknown": "dim"}
 _SIGNALS = ("inputs", "scores", "decay", "age")
 
 
@@ -40,7 +41,7 @@ def decisions(use_case: str, since: str | None, reasons: bool, as_json: bool) ->
     table = Table("as of", "retrain", *_SIGNALS, "champion", "why", box=None, pad_edge=False)
     for each in found:
         levels = {str(signal.name): str(signal.level) for signal in each.signals}
-        shown = [Text(levels.get(name, "-"), style=_COLOURS.get(levels.get(name, ""), "dim")) for name in _SIGNALS]
+        shown = [Text(levels.get(name, "-"), style=COLOURS.get(levels.get(name, ""), "dim")) for name in _SIGNALS]
         table.add_row(each.as_of, _answer(each), *shown, f"@{each.champion}", why(each))
     Console(soft_wrap=False).print(table if found else "no decision yet")
 

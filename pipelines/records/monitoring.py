@@ -94,9 +94,9 @@ class Reference(Record):
     unrest: Unrest | None = None
     """Of the features' partitions; None: fewer than two, or frozen before this was measured."""
     score_unrest: Unrest | None = None
-    weekdays: dict[str, dict[str, ColumnCounts]] = {}
+    days: dict[str, dict[str, ColumnCounts]] = {}
     """Counts of each feature by the day of the week, from "0", Monday; days with too few partitions have none."""
-    weekday_unrest: Unrest | None = None
+    daily_unrest: Unrest | None = None
     """Of partitions against those of the same day of the week."""
 
 

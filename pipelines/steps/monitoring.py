@@ -10,6 +10,7 @@ import polars as pl
 
 from pipelines import artifacts
 from pipelines import partitions as keys
+from pipelines.errors import NotFoundError, explain
 from pipelines.ports import DriftDetector, ModelRegistry, SnapshotStore
 from pipelines.records import (
     ColumnDrift,
@@ -33,6 +34,21 @@ from pipelines.steps.watching.labels import Labelled, labelled_scores, late, mat
 from pipelines.steps.watching.quality import expected, measured
 from pipelines.steps.watching.skew import skew
 from pipelines.steps.watching.slices import fairness, slices
+
+
+def newest(spec: UseCase, store: SnapshotStore) -> str:
+    """The newest partition that has scores.
+
+    Raises:
+        NotFoundError: nothing is scored yet.
+    """
+    head = store.head(PREDICTIONS)
+    held = store.partitions(head) if head is not None else {}
+    if not held:
+        raise NotFoundError(
+            explain(f"{spec.name}: monitoring", "nothing is scored yet", remedy=f"`overnight score {spec.name} ...`")
+        )
+    return max(held)
 
 
 def observe(

@@ -103,7 +103,7 @@ def test_a_partition_is_compared_with_its_day_of_the_week_when_asked():
     plain, seasonal = spec(), spec(season="week")
     learned, later = nights(LEARNED, 800, 1, 0.05, weekly=2.0), nights(LATER[:70], 800, 2, 0.05, weekly=2.0)
     never, weekly = freeze(learned, plain), freeze(learned, seasonal)
-    assert (never.weekdays, len(weekly.weekdays)) == ({}, 7)
+    assert (never.days, len(weekly.days)) == ({}, 7)
     assert levels(seasonal, weekly, later).count("alarm") <= 4
     # A weekend's numbers on working days are nothing strange without a season, and are with one.
     moved = nights(LATER[:70], 800, 2, 0.05).with_columns(pl.col(COLUMNS) + 2.0)
@@ -212,6 +212,6 @@ def test_a_quantile_needs_enough_values():
 def test_a_reference_of_before_is_read_and_held_to_sampling_alone():
     case = spec()
     new = freeze(nights(LEARNED, 400, 1, 0.0), case)
-    told = new.model_dump(mode="json", exclude={"unrest", "score_unrest", "weekdays", "weekday_unrest"})
+    told = new.model_dump(mode="json", exclude={"unrest", "score_unrest", "days", "daily_unrest"})
     old = Reference.model_validate(told)
     assert levels(case, old, nights(LATER[:50], 400, 2, 0.0)).count("alarm") <= 4

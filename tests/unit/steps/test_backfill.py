@@ -10,10 +10,10 @@ from pipelines.records import Observations, RetrainDecision, RunInfo
 from pipelines.runtime import Runtime
 from tests.cases.champions import DAYS, NAME, Champions
 
-#: Any night is an alarm to this policy, and every label is enough.
+#: Any night's champion is too old for this policy, and every label is enough.
 EAGER = {
     "drift": {"window": 3, "min_rows": 10, "warn": 1e-9, "alarm": 1e-8, "report_rows": 20},
-    "retraining": {"signals": ["inputs", "scores"], "share": 0.1, "min_labels": 1, "cooldown": 0},
+    "retraining": {"signals": ["inputs", "scores"], "share": 0.1, "min_labels": 1, "cooldown": 0, "max_age": 1},
 }
 WINDOW = DAYS[8:11]
 
@@ -68,4 +68,5 @@ def test_scores_that_a_backfill_gave_an_older_model_are_no_news_of_the_champion(
     observations, answer = look(eager)
     assert [night.state for night in observations.window] == ["not_scored"] * 3
     assert observations.live_labels == 0
-    assert not answer.retrain
+    levels = {signal.name: signal.level for signal in answer.signals}
+    assert levels == {"inputs": "unknown", "scores": "unknown", "decay": "unknown", "age": "alarm"}
