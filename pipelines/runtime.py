@@ -406,6 +406,12 @@ class Runtime:
         """What has been told to people about this use case."""
         return AlertBook(self.settings.alerts / f"{self.spec.name}.jsonl")
 
+    def alert(self, observations: Observations, decision: RetrainDecision) -> tuple[Alert, ...]:
+        """Opens and ends incidents; see `steps.alerting.alert`."""
+        from pipelines.steps import alerting
+
+        return alerting.alert(self.spec, self.store, self.alerts, observations, decision, self.run, datetime.now(UTC))
+
     def missing(self, partition: str) -> Missing | None:
         """What keeps a night from having its scores; see `steps.lateness.missing`."""
         from pipelines.steps import lateness

@@ -69,6 +69,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "observe": _MONITOR,
     "report": (*_MONITOR, "evidently", "evidently.presets", "pipelines.backends.evidently_report"),
     "decide": _MONITOR,
+    "tell": (*_STORE, "pipelines.steps.alerting"),
     "build_training_set": (*_STORE, "pipelines.steps.training"),
     # Most runs do not search, and trials run in processes of their own: a search imports what it needs itself.
     "search": (),

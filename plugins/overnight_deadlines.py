@@ -89,7 +89,8 @@ async def tell_if_late(use_case: str, context: dict[str, Any]) -> str:
     """What Airflow calls, in the triggerer, when a deadline has passed and its run had not succeeded.
 
     The run says little: another one may have published the night, or only Airflow's notice is late. So the tables are
-    asked. What is missing is told once, in the use case's book of alerts and in the triggerer's log.
+    asked. What is missing is told once: in the use case's book of alerts, in the triggerer's log, and over the spec's
+    channels.
     """
     run, deadline = context["dag_run"], context["deadline"]["deadline_time"]
     partition = run["partition_key"] or (run["conf"] or {})["partition"]
@@ -97,13 +98,28 @@ async def tell_if_late(use_case: str, context: dict[str, Any]) -> str:
     told = ""
     for look in range(_LOOKS):
         try:
-            return await asyncio.to_thread(_look, use_case, partition, since, run)
+            said = await asyncio.to_thread(_look, use_case, partition, since, run)
+            break
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
             _log.warning("%s %s: whether its scores are published could not be seen: %s", use_case, partition, told)
         if look + 1 < _LOOKS:
             await asyncio.sleep(_PAUSE)
-    return await asyncio.to_thread(_tell, use_case, partition, since, run, f"whether they are there: {told}"[:500])
+    else:
+        said = await asyncio.to_thread(_tell, use_case, partition, since, run, f"whether they are there: {told}"[:500])
+    await _send(use_case, run)
+    return said
+
+
+async def _send(use_case: str, run: dict[str, Any]) -> None:
+    """Tells the spec's channels; what they do not take is sent with whatever is told next."""
+    import overnight_channels
+
+    try:
+        runtime = await asyncio.to_thread(_open, use_case, run)
+        await overnight_channels.tell_from_triggerer(runtime.spec, runtime.alerts)
+    except Exception as error:
+        _log.warning("%s: %s", use_case, error)
 
 
 def _open(use_case: str, run: dict[str, Any]) -> Runtime:
@@ -135,7 +151,7 @@ def _tell(
         partition=partition,
         since=since,
         at=datetime.now(UTC),
-        missing=what,
+        what=what,
         remedy=remedy,
         run=f"{run['dag_id']}/{run['dag_run_id']}",
     )

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, TaskGroup
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
 
-from pipelines.records import Observations, RetrainDecision
+from pipelines.records import Alert, Observations, RetrainDecision
 from pipelines.spec import UseCase
 from usecase_dags.context import asked_of, open_runtime, param
 from usecase_dags.shared import dag_options, last_tick, partition_param, timetable
@@ -20,12 +20,19 @@ Watches for drift and decay, and decides whether the champion must be trained ag
 against the reference that was frozen with the champion, and the model's quality on labels that have matured.
 `report` writes the Evidently report that people read (button *Drift report*). `decide` applies the spec's retraining
 policy and stores the decision with its reasons, yes or no. A yes makes `retrain` start `{name}_train` under a run id
-derived from the decision, so that a repeat starts nothing. A backfill run never says yes.
+derived from the decision, so that a repeat starts nothing. `tell` writes what began and what is over into
+`alerts/{name}.jsonl`, an incident once, and tells the spec's channels{channels}. A backfill run never says yes and
+tells nothing.
 
 **When it fails.** *Skipped* means that there is no champion to watch yet. A pink `retrain` is the normal case: the
-decision was no, or this decision started its training already. A failure here changes neither the champion nor any
+decision was no, or this decision started its training already. A red `tell`: a channel did not answer; clear it,
+what was sent is not sent twice. A failure here changes neither the champion nor any
 prediction: clear the failed task.
 """
+
+
+def _channels(spec: UseCase) -> str:
+    return f" ({', '.join(each.name for each in spec.alerts)})" if spec.alerts else ", of which it has none"
 
 
 def build(spec: UseCase) -> DAG:
@@ -51,6 +58,17 @@ def build(spec: UseCase) -> DAG:
     @step
     def decide(observed: dict[str, Any]) -> RetrainDecision:
         return open_runtime(spec).decide(Observations.model_validate(observed["record"]))
+
+    @step
+    def tell(observed: dict[str, Any], decided: dict[str, Any]) -> tuple[Alert, ...]:
+        import overnight_channels
+
+        runtime = open_runtime(spec)
+        told = runtime.alert(
+            Observations.model_validate(observed["record"]), RetrainDecision.model_validate(decided["record"])
+        )
+        overnight_channels.tell(spec, runtime.alerts)  # what failed before as well
+        return told
 
     @step
     def retrain(decided: dict[str, Any]) -> None:
@@ -79,7 +97,7 @@ def build(spec: UseCase) -> DAG:
         )
 
     with DAG(
-        **dag_options(spec, "monitor", _DOC.format(name=spec.name)),
+        **dag_options(spec, "monitor", _DOC.format(name=spec.name, channels=_channels(spec))),
         schedule=timetable(spec, spec.monitor_schedule),
         end_date=last_tick(spec),
         params={
@@ -98,5 +116,7 @@ def build(spec: UseCase) -> DAG:
         with TaskGroup(group_id="drift", tooltip="drift and decay over the window"):
             observed = observe()
             report(observed)
-        retrain(decide(observed))
+        decided = decide(observed)
+        tell(observed, decided)
+        retrain(decided)
     return dag

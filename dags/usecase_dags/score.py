@@ -76,8 +76,12 @@ def _end_lateness(runtime: Runtime, scores: Sequence[Prediction]) -> None:
     """Says in the book of alerts that late nights are here. What goes wrong here holds up no delivery."""
     log = logging.getLogger("task")
     try:
-        for alert in runtime.end_lateness(scores):
+        import overnight_channels
+
+        over = runtime.end_lateness(scores)
+        for alert in over:
             log.info("the scores of %s, late since %s, are here", alert.partition, alert.since)
+        overnight_channels.quietly(runtime.spec, runtime.alerts, over)
     except OSError as error:
         log.warning("%s: its book of alerts could not be written: %s", runtime.spec.name, error)
 

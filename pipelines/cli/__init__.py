@@ -9,6 +9,7 @@ import click
 
 from pipelines import __version__
 from pipelines.cli import (
+    alerts,
     cards,
     chain,
     champion,
@@ -26,6 +27,7 @@ from pipelines.cli.shared import Commands
 
 #: A command is a function of one of these modules; each module lists its own.
 _ROOMS = (
+    alerts,
     chain,
     champion,
     decisions,

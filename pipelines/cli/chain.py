@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pipelines import records
+from pipelines.alerts import subject
 from pipelines.cli.shared import (
     chosen_partitions,
     first_option,
@@ -101,7 +102,10 @@ def run(
         if (state := runtime.alias_state()).moved:
             click.echo(f"aliases: {state.told}; see `overnight aliases {use_case}`", err=True)
     if monitor:
-        decision = runtime.decide(runtime.observe(chosen[-1]))
+        seen = runtime.observe(chosen[-1])
+        decision = runtime.decide(seen)
+        for told in runtime.alert(seen, decision):
+            click.echo(f"alert: {subject(told)}: {told.what}", err=True)
         click.echo(f"retrain: {'yes' if decision.retrain else 'no'} ({'; '.join(decision.reasons)})")
     for entry in bad:
         failed = ", ".join(f"{check.name} {check.column or ''}".strip() for check in entry.report.failed)

@@ -40,7 +40,7 @@ def decide(
         raise SpecError(
             explain("retraining", f"observations of {observations.use_case!r}", allowed=f"those of {spec.name!r}")
         )
-    own_id = _id(observations, spec)
+    own_id = _id(observations, spec, backfill)
     before = [each for each in past if each.use_case == spec.name and each.id != own_id]
     found = signals(observations, spec)
     raised, windows = _windows(found, observations, spec, before)
@@ -170,12 +170,13 @@ def _since(found: Sequence[Signal], observations: Observations, spec: UseCase) -
     return min([least, *begun])
 
 
-def _id(observations: Observations, spec: UseCase) -> str:
-    """Derived from what is decided on; a report's path is not."""
-    content = {
+def _id(observations: Observations, spec: UseCase, backfill: bool) -> str:
+    """Derived from what is decided on; a report's path is not. A backfill's no is never taken for a night's."""
+    content: dict[str, object] = {
         "observations": observations.model_dump(mode="json", exclude={"report_html"}),
         "drift": spec.drift.model_dump(mode="json"),
         "retraining": spec.retraining.model_dump(mode="json"),
+        **({"backfill": True} if backfill else {}),
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return f"retrain-{observations.as_of}-{digest[:12]}"

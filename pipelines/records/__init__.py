@@ -1,6 +1,6 @@
 """What steps hand each other: small, frozen, and JSON both ways (they travel through XCom)."""
 
-from pipelines.records.alerts import Alert
+from pipelines.records.alerts import Alert, Condition
 from pipelines.records.base import Record, RunInfo
 from pipelines.records.monitoring import (
     CategoricalReference,
@@ -111,6 +111,7 @@ __all__ = [
     "Commit",
     "CommitNote",
     "Comparison",
+    "Condition",
     "Counts",
     "Coverage",
     "DataAudit",

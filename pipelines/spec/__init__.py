@@ -1,5 +1,6 @@
 """UseCase: what one YAML file may say. Frozen, no unknown keys, safe to parse, cheap to import."""
 
+from pipelines.spec.alerts import AlertKind, Channel, EmailChannel, SlackChannel, WebhookChannel
 from pipelines.spec.base import GREATER_IS_BETTER, Name, SpecModel, Task
 from pipelines.spec.data import (
     MAX_CLASSES,
@@ -25,11 +26,14 @@ __all__ = [
     "GREATER_IS_BETTER",
     "LEVELS",
     "MAX_CLASSES",
+    "AlertKind",
+    "Channel",
     "Column",
     "ColumnType",
     "CompressionGate",
     "Delivery",
     "Drift",
+    "EmailChannel",
     "Expectation",
     "FairnessGate",
     "Features",
@@ -48,6 +52,7 @@ __all__ = [
     "Sanity",
     "Scoring",
     "Search",
+    "SlackChannel",
     "SpecModel",
     "Student",
     "Table",
@@ -55,6 +60,7 @@ __all__ = [
     "Teacher",
     "Training",
     "UseCase",
+    "WebhookChannel",
     "WebhookDelivery",
     "load_spec",
 ]

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from pipelines import partitions
 from pipelines.errors import SpecError
 from pipelines.partitions import Granularity
+from pipelines.spec.alerts import Channel
 from pipelines.spec.base import Name, SpecModel
 from pipelines.spec.data import Features, Label, Table
 from pipelines.spec.delivery import Delivery, shared_place
@@ -60,6 +61,8 @@ class UseCase(SpecModel):
     """Who gets the predictions once they are published."""
     drift: Drift = Drift()
     retraining: Retraining = Retraining()
+    alerts: tuple[Channel, ...] = ()
+    """Who is told when something is wrong; the book of alerts is written all the same."""
     snapshot: Literal["delta", "lakefs"] = "delta"
     registry: Literal["mlflow"] = "mlflow"
 
@@ -142,6 +145,9 @@ class UseCase(SpecModel):
         names = [one.name for one in self.delivery]
         if len(set(names)) < len(names):
             raise ValueError("delivery: a name is given twice")
+        told = [one.name for one in self.alerts]
+        if len(set(told)) < len(told):
+            raise ValueError("alerts: a name is given twice")
         if (place := shared_place(self.delivery)) is not None:
             raise ValueError(f"delivery: two go to one place, {place}: each would take the other's for its own")
 

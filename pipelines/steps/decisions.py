@@ -63,7 +63,7 @@ def decide(
 ) -> RetrainDecision:
     """Decides, and appends the decision with its evidence to the log; a repeat appends nothing.
 
-    A backfill is decided too (it never says yes) and is not kept apart from a night of the same outcome.
+    A backfill is decided too: it never says yes, and its entry is its own.
     """
     past = decisions(store)
     tried = outcomes(spec, store, registry, observations.as_of)

@@ -16,6 +16,11 @@ from pipelines.steps.inputs import heads
 from pipelines.steps.training import SAMPLE, sample
 
 
+def page(observations: Observations) -> Path:
+    """Where the page of a look back lies, below the use case's reports."""
+    return Path("drift") / f"{observations.as_of}-champion-{observations.champion.version}.html"
+
+
 def drift_report(
     spec: UseCase,
     store: SnapshotStore,
@@ -34,7 +39,7 @@ def drift_report(
     current = sample(features, list(spec.rows.key), spec.drift.report_rows).select(spec.features.columns)
     (sampled,) = artifacts.read(registry.fetch(observations.champion), observations.champion.digest, SAMPLE)
     reference = pl.read_parquet(sampled)
-    html = reports / spec.name / "drift" / f"{observations.as_of}-champion-{observations.champion.version}.html"
+    html = reports / spec.name / page(observations)
     html.parent.mkdir(parents=True, exist_ok=True)
     reporter.write(spec, reference, current, html)
     return html

@@ -242,7 +242,7 @@ def test_a_night_without_input_is_told_once_after_its_deadline_and_its_rerun_end
     (alert,) = wait_for(lambda: live.alerts(partition))
     assert (alert.kind, alert.state, alert.use_case) == ("late", "open", "readings")
     assert alert.since == partitions.start(partitions.shift(partition, 25, "hour"), "hour").replace(minute=5)
-    assert alert.missing == "its rows are not published"
+    assert alert.what == "its rows are not published"
     assert "readings_ingest" in alert.remedy
     assert alert.run == f"readings_ingest/{run.run_id}"
     log = (live.where.logs / "triggerer.log").read_text()
@@ -281,7 +281,7 @@ def test_a_night_that_is_scored_in_time_raises_no_alert_and_a_failed_scoring_doe
 
     live.sql("UPDATE deadline SET deadline_time = ? WHERE missed = 0", "2024-01-01 00:00:00.000000")
     (alert,) = wait_for(lambda: live.alerts(bad))
-    assert alert.missing == "its rows are published, its scores are not"
+    assert alert.what == "its rows are published, its scores are not"
     wait_for(lambda: live.callbacks() >= {f"{bad}: told", f"{bad}: told before", f"{unlabelled} is published"})
     assert live.runtime.alerts.open() == [alert], "two runs missed it, and it is told once"
 

@@ -118,5 +118,5 @@ def test_a_store_that_cannot_be_read_is_told_too(monkeypatch: pytest.MonkeyPatch
     }
     assert asyncio.run(plugin.tell_if_late("flights", context)) == "2013-09-01: told"
     (alert,) = told
-    assert "the store did not answer" in alert.missing
+    assert "the store did not answer" in alert.what
     assert alert.since == _TICK + timedelta(minutes=90)

@@ -353,3 +353,42 @@ def test_a_refused_training_is_known_as_such_and_a_training_window_starts_where_
     some = runtime.build_training_set(AS_OF, DAYS[5])
     assert some.train == (DAYS[5], DAYS[7])
     assert some.digest != runtime.build_training_set(AS_OF).digest
+
+
+# -- what people are told ----------------------------------------------------------------------------------------------
+
+
+def test_people_are_told_of_the_night_once_and_of_its_end_and_of_no_night_that_has_passed(
+    registered: Champions, tmp_path: Path
+) -> None:
+    runtime = champion(registered, tmp_path, drift={"min_rows": 100, "window": 2})
+    head = runtime.store.head("rows")
+    assert head is not None
+    rows = runtime.store.scan(head, [DAYS[9]]).drop("partition").collect()
+    publish(runtime, "rows", {DAYS[9]: rows.with_columns(pl.col("pressure") + 3)})
+    score(runtime, [DAYS[9]])
+
+    def look(day: str, *, backfill: bool = False) -> list[tuple[str, str, str]]:
+        run = runtime.run.model_copy(update={"backfill": backfill, "dag_id": "runs", "run_id": day})
+        mine = Runtime(runtime.spec, runtime.settings, run)
+        seen = mine.observe(day)
+        return [(told.kind, told.state, told.partition) for told in mine.alert(seen, mine.decide(seen))]
+
+    assert look(DAYS[8]) == []
+    assert look(DAYS[9], backfill=True) == []
+    began = look(DAYS[9])
+    assert ("inputs", "open", DAYS[9]) in began
+    assert look(DAYS[9]) == [], "a repeat"
+    over = look(DAYS[11])
+    assert ("inputs", "resolved", DAYS[9]) in over
+    assert look(DAYS[9]) == [], "a look at a night that a later one followed"
+    assert runtime.alerts.open() == []
+    code, said = overnight(runtime, "alerts", NAME)
+    assert (code, "nothing is wrong" in said) == (0, True)
+    code, said = overnight(runtime, "alerts", NAME, "--all", "--json")
+    told = [json.loads(line) for line in said.splitlines()]
+    assert [each["evidence"] for each in told if each["kind"] == "inputs"] == [
+        f"{NAME}/drift/{DAYS[9]}-champion-1.html"
+    ] * 2
+    code, said = overnight(runtime, "alerts", NAME, "--all")
+    assert (code, "pressure PSI" in said) == (0, True)
