@@ -2,6 +2,7 @@
 
 from pipelines.records.alerts import Alert, Condition
 from pipelines.records.base import Record, RunInfo
+from pipelines.records.drills import Claim, PlayedNight
 from pipelines.records.monitoring import (
     CategoricalReference,
     ColumnCounts,
@@ -104,6 +105,7 @@ __all__ = [
     "AuditedScores",
     "CategoricalReference",
     "Check",
+    "Claim",
     "CollectedTable",
     "Collection",
     "ColumnCounts",
@@ -151,6 +153,7 @@ __all__ = [
     "Parameters",
     "Piece",
     "Pin",
+    "PlayedNight",
     "Prediction",
     "Promotion",
     "Publication",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipelines.errors import SpecError, explain
+from pipelines.spec.drills import Drills
 from pipelines.spec.use_case import UseCase
 
+_Model = TypeVar("_Model", bound=BaseModel)
 _MAX_SPEC_BYTES = 256 * 1024
 
 
@@ -104,9 +106,33 @@ def load_policy(path: Path, spec: UseCase) -> UseCase:
     return _checked({**spec.model_dump(mode="json"), **sections}, path, "correct the policy")
 
 
+def load_drills(path: Path, spec: UseCase) -> Drills:
+    """Reads the drills of a use case.
+
+    Raises:
+        SpecError: no such file, a wrong value, or a table or column that the use case does not have.
+    """
+    raw = _read_yaml(path)
+    found = _validated(Drills, raw, path, "correct the drills")
+    for name, drill in found.drills.items():
+        table = getattr(drill.fault, "table", "rows")
+        where = f"{path}: drills.{name}.fault"
+        if table not in spec.tables or spec.tables[table].static:
+            allowed = ", ".join(key for key, each in spec.tables.items() if not each.static)
+            raise SpecError(explain(where, f"no table {table!r} that comes by partition", allowed=allowed))
+        if stray := set(getattr(drill.fault, "columns", ())) - set(spec.tables[table].columns):
+            what = f"no column {', '.join(sorted(stray))} in {table}"
+            raise SpecError(explain(where, what, allowed=", ".join(spec.tables[table].columns)))
+    return found
+
+
 def _checked(raw: dict[str, Any], path: Path, remedy: str) -> UseCase:
+    return _validated(UseCase, raw, path, remedy)
+
+
+def _validated(model: type[_Model], raw: Any, path: Path, remedy: str) -> _Model:
     try:
-        return UseCase.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False):

@@ -29,7 +29,7 @@ DAYS = tuple(span("2024-05-01", "2024-05-12", "day"))
 #: Trainings see the first eight days: train 1 to 4, validation 5, holdout 6 and 7 (labels mature after a day).
 AS_OF = DAYS[7]
 
-_SPEC: dict[str, Any] = {
+SPEC: dict[str, Any] = {
     "name": NAME,
     "title": "Valves",
     "description": "Which valves stick.",
@@ -124,7 +124,7 @@ class Champions:
 
 def write_project(folder: Path, **changes: Any) -> Path:
     """A project folder with this one use case."""
-    raw = {**_SPEC}
+    raw = {**SPEC}
     for name, value in changes.items():
         raw[name] = {**raw.get(name, {}), **value} if isinstance(value, dict) else value
     path = folder / "include" / "use_cases" / f"{NAME}.yaml"

@@ -16,7 +16,7 @@ from pipelines.errors import QuarantinedError, SchemaMismatch
 from pipelines.partitions import of, span
 from pipelines.records import Counts
 from pipelines.steps.predictions import PREDICTIONS
-from tests.cases.champions import _SPEC, NAME
+from tests.cases.champions import NAME, SPEC
 from tests.faults.nights import SMALL, Nights, outcome, put, rows
 
 DAY = "2024-06-03"
@@ -82,7 +82,7 @@ def test_a_column_that_the_spec_does_not_name_is_not_read(nights: Nights) -> Non
 def test_a_model_that_has_learned_from_other_features_than_the_spec_names_is_refused(
     features: dict[str, Any], said: str, shards: bool, made_nights: Nights, tmp_path: Path
 ) -> None:
-    table = _SPEC["tables"]["rows"]
+    table = SPEC["tables"]["rows"]
     columns = {**table["columns"], "height": {"type": "float"}, "colour": {"type": "string"}}
     nights = made_nights.copy(tmp_path, features=features, tables={"rows": {**table, "columns": columns}})
     afresh(nights, rows(150).with_columns(height=pl.lit(1.0), colour=pl.lit("red")))
