@@ -122,7 +122,9 @@ class Ground:
             wanted = self._arrive(home, theirs, drill, number, table, runtime.keys(table, [partition]))
             if not wanted:
                 continue
-            validated = runtime.validate(runtime.land(table, wanted))
+            lag = self.spec.tables[table].lag
+            nights = [keys.shift(key, lag, self.spec.granularity) for key in wanted]  # on which each should come
+            validated = runtime.validate(runtime.land(table, nights))
             held_back += [f"{table}/{entry.partition}" for entry in validated.quarantined]
             runtime.publish(validated)
         if runtime.published([partition]):

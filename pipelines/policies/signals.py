@@ -11,6 +11,8 @@ from pipelines.spec import UseCase
 
 #: Share of the window that must have been judged before its alarms say anything.
 _JUDGED = 0.5
+#: Partitions with a metric of their own that say anything of decay: of one or two nobody knows how much nights differ.
+_FEWEST_NIGHTS = 3
 _SCORE = "the score"
 
 
@@ -85,6 +87,9 @@ def _decay(observations: Observations, spec: UseCase) -> Signal:
 
     if count < spec.drift.min_rows:
         return unknown(f"{count} matured labels in the window, {spec.drift.min_rows} are needed")
+    nights = sum(each.quality is not None for each in observations.window)
+    if nights < _FEWEST_NIGHTS:
+        return unknown(f"{nights} partitions with a metric, {_FEWEST_NIGHTS} are needed: nights differ")
     if live is None or not all(map(math.isfinite, (live.value, live.low, live.high))):
         return unknown(f"{count} matured labels in the window give no {metric}")
     if not math.isfinite(champion):

@@ -31,7 +31,7 @@ from pipelines.steps.provenance import Books, Part
 from pipelines.steps.training import served_scorecard
 from pipelines.steps.watching.health import health
 from pipelines.steps.watching.labels import Labelled, labelled_scores, late, mature, newer_labels
-from pipelines.steps.watching.quality import expected, measured
+from pipelines.steps.watching.quality import expected, measured, over_nights
 from pipelines.steps.watching.skew import skew
 from pipelines.steps.watching.slices import fairness, slices
 
@@ -121,7 +121,7 @@ def observe(
         window=tuple(observed),
         pooled=inputs.pooled,
         pooled_score=pooled_score,
-        live=measured(spec, labels.rows),
+        live=over_nights(measured(spec, labels.rows), [each.quality for each in observed if each.quality is not None]),
         live_labels=labels.rows.height,
         expected=expected(spec, scores.filter(~pl.col("partition").is_in(ripe))),
         new_labels=newer_labels(spec, store, told, seen.holdout[1], as_of) if told is not None else 0,

@@ -11,6 +11,8 @@ such estimate of one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import stdev
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -63,6 +65,34 @@ def measured(spec: UseCase, rows: pl.DataFrame) -> Estimate | None:
     shrink = math.sqrt(few / rows.height)
     low, high = (value + (end - around.value) * shrink for end in (around.low, around.high))
     return Estimate(value=value, low=low, high=high, rows=rows.height)
+
+
+#: Student's t that the larger end of 95 % has, by degrees of freedom from 1 (W. S. Gosset, 1908); later the normal's.
+_STUDENT = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
+    *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+
+
+def over_nights(whole: Estimate | None, nights: Sequence[Estimate]) -> Estimate | None:
+    """The window's metric with an interval that knows that rows of a night share its weather.
+
+    A resampling of rows takes them as independent. Nights differ by more than that explains, so the interval is no
+    narrower than Student's of the nights' own figures: t s / sqrt(G) of G nights. Of a single night nothing is known
+    of how much nights differ: its interval is its rows' alone.
+
+    Args:
+        whole: `measured` on the rows of all nights.
+        nights: `measured` of each night that has it.
+    """
+    if whole is None or len(nights) < 2:
+        return whole
+    freedom = len(nights) - 1
+    t = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else 1.96 + 2.5 / freedom
+    half = t * stdev([night.value for night in nights]) / math.sqrt(len(nights))
+    return whole.model_copy(
+        update={"low": min(whole.low, whole.value - half), "high": max(whole.high, whole.value + half)}
+    )
 
 
 def expected(spec: UseCase, rows: pl.DataFrame) -> Estimate | None:

@@ -54,6 +54,10 @@ def night(key, psi=0.05, *, state="observed", score=0.05, column="x"):
 
 
 def window(*nights, as_of="2024-06-10", live=0.67, champion=0.67, labels=5000, new=5000, greater=True, **other):
+    """Every observed night has the metric of the whole window."""
+    if live is not None:
+        figure = Estimate(value=live, low=live - 0.02, high=live + 0.02, rows=500)
+        nights = [each.model_copy(update={"quality": figure}) if each.state == "observed" else each for each in nights]
     return Observations(
         use_case="parcels",
         as_of=as_of,
@@ -413,3 +417,9 @@ def test_more_alarms_never_turn_a_yes_into_a_no(states, extra, live):
     ]
     if ask(window(*calm, live=live)).retrain:
         assert ask(window(*louder, live=live)).retrain
+
+
+def test_one_or_two_nights_say_nothing_of_decay_however_many_labels_they_have():
+    few = ask(window(*nights(0, 2), live=0.5, labels=100_000))
+    assert said(few, "decay") == "decay: not enough data: 2 partitions with a metric, 3 are needed: nights differ"
+    assert ask(window(*nights(0, 3), live=0.5)).signals[2].level == "alarm"

@@ -22,7 +22,7 @@ from pipelines.records import Observations
 from pipelines.runtime import Runtime
 from pipelines.spec import UseCase
 from pipelines.steps.watching import skew as skewed
-from pipelines.steps.watching.quality import expected, measured
+from pipelines.steps.watching.quality import expected, measured, over_nights
 from tests.cases.champions import DAYS, NAME, Champions
 from tests.contracts.stores import RUN, audit
 from tests.unit.steps.test_training_set import use_case
@@ -233,6 +233,34 @@ def test_an_interval_covers_what_more_rows_would_show() -> None:
     whole = measured(spec, far)
     assert whole is not None
     assert whole.high - whole.low < 0.01, "of many rows, though it is made from some of them"
+
+
+def test_nights_that_share_their_weather_make_the_interval_of_a_window_wider() -> None:
+    """Each night has a mood of its own, which rows alone know nothing of."""
+    spec, generator = binary("log_loss"), np.random.default_rng(8)
+
+    def night(rows: int) -> pl.DataFrame:
+        mood, score = generator.normal(0, 0.8), generator.beta(2, 3, rows)
+        odds = np.log(score / (1 - score)) + mood
+        label = generator.random(rows) < 1 / (1 + np.exp(-odds))
+        return pl.DataFrame({"score": score.astype(np.float32), "label": label.astype(np.float32)})
+
+    truth = measured(spec, pl.concat([night(50) for _ in range(8000)]))
+    assert truth is not None
+    alone = together = 0
+    for _ in range(60):
+        nights = [night(400) for _ in range(8)]
+        figures = [found for each in nights if (found := measured(spec, each)) is not None]
+        rows = measured(spec, pl.concat(nights))
+        wide = over_nights(rows, figures)
+        assert rows is not None
+        assert wide is not None
+        alone += rows.low <= truth.value <= rows.high
+        together += wide.low <= truth.value <= wide.high
+    assert together >= 51, "95 % of 60, with luck of one in a thousand"
+    assert alone < 51
+    assert over_nights(rows, figures[:1]) == rows
+    assert over_nights(None, figures) is None
 
 
 def test_a_regression_expects_nothing_and_few_rows_or_one_class_have_no_metric() -> None:
