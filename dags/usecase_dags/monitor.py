@@ -25,6 +25,9 @@ derived from the decision, so that a repeat starts nothing. A backfill run never
 **When it fails.** *Skipped* means that there is no champion to watch yet. A pink `retrain` is the normal case: the
 decision was no, or this decision started its training already. A failure here changes neither the champion nor any
 prediction: clear the failed task.
+
+**All nights side by side.** `DO_NOT_TRACK=1 evidently ui --workspace var/reports/evidently` opens what `report` wrote
+in Evidently's own UI; with another OVERNIGHT_HOME, its folder stands in the place of `var`.
 """
 
 
