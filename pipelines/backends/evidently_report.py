@@ -38,8 +38,8 @@ class Evidently:
         """Compares two samples of the same feature columns: a page, its figures as JSON, and a run in the workspace.
 
         Both kinds of columns are compared by PSI, with the spec's alarm as threshold. Evidently has its own bins, so
-        its values are near the exact ones, not equal to them. A column without any value on one side is left out:
-        Evidently cannot compare it.
+        its values are near the exact ones, not equal to them; a spike within one of its bins it does not see. A column
+        without any value on one side is left out: Evidently cannot compare it.
 
         Each file appears at once or not at all, and the JSON is the same for the same samples. What goes wrong with the
         workspace is logged: the page is what people were promised.
@@ -118,7 +118,9 @@ def _features(spec: UseCase, rows: pl.DataFrame, side: str) -> pl.DataFrame:
                 allowed="every feature of the spec",
             )
         )
+    numbers = [pl.col(name).cast(pl.Float64) for name in spec.features.numeric]
     return rows.select(
-        *(pl.col(name).cast(pl.Float64).fill_nan(None) for name in spec.features.numeric),
+        # Evidently's bins are equally wide, so it refuses what is infinite.
+        *(pl.when(number.is_finite()).then(number) for number in numbers),
         *(pl.col(name).cast(pl.String).fill_null(_NULL) for name in spec.features.categorical),
     )

@@ -179,6 +179,13 @@ def test_columns_without_values_on_one_side_are_left_out_and_missing_categories_
     assert found["other"] >= SPEC.drift.alarm
 
 
+def test_infinite_values_are_left_out_as_missing_ones_are():
+    before, now = sample(1), sample(2)
+    spoiled = now.with_columns(calm=pl.when(pl.int_range(pl.len()) == 0).then(float("inf")).otherwise("calm"))
+    missing = now.with_columns(calm=pl.when(pl.int_range(pl.len()) == 0).then(None).otherwise("calm"))
+    assert figures(before, spoiled) == figures(before, missing)
+
+
 def test_nothing_leaves_the_machine_and_nothing_is_warned_about(tmp_path, monkeypatch, recwarn):
     def refuse(*args):
         raise AssertionError(f"a connection was opened: {args}")
