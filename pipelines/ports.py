@@ -804,9 +804,30 @@ class DriftDetector(Protocol):
         ...
 
 
+#: Folder below the root of the reports that a reporter's own UI opens, for all use cases together.
+WORKSPACE = "evidently"
+
+
 class DriftReporter(Protocol):
     """Writes the drift report that people read."""
 
-    def write(self, spec: UseCase, reference: pl.DataFrame, current: pl.DataFrame, html: Path) -> None:
-        """Compares two samples of the same feature columns and writes one HTML file."""
+    def write(
+        self,
+        spec: UseCase,
+        reference: pl.DataFrame,
+        current: pl.DataFrame,
+        html: Path,
+        *,
+        workspace: Path,
+        as_of: str,
+        champion: int,
+    ) -> None:
+        """Compares two samples of the same feature columns. A repeat replaces what it wrote.
+
+        Args:
+            html: the page; its figures are beside it, as .json.
+            workspace: gets one run a use case, partition and champion. What is wrong with it does not fail the page.
+            as_of: the newest partition of the window that the sample is of.
+            champion: the version whose reference it is.
+        """
         ...

@@ -664,7 +664,7 @@ class Runtime:
         return monitoring.newest(self.spec, self.store)
 
     def drift_report(self, observations: Observations) -> Path:
-        """Writes the Evidently report; see `steps.drift_report`."""
+        """Writes the Evidently report, and a run of Evidently's workspace; see `steps.drift_report`."""
         from pipelines.steps import drift_report
 
         return drift_report.drift_report(

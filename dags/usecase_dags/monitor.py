@@ -28,6 +28,9 @@ tells nothing.
 decision was no, or this decision started its training already. A red `tell`: a channel did not answer; clear it,
 what was sent is not sent twice. A failure here changes neither the champion nor any
 prediction: clear the failed task.
+
+**All nights side by side.** `DO_NOT_TRACK=1 evidently ui --workspace var/reports/evidently` opens what `report` wrote
+in Evidently's own UI; with another OVERNIGHT_HOME, its folder stands in the place of `var`.
 """
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from pipelines import artifacts
 from pipelines.errors import NotFoundError, explain
-from pipelines.ports import DriftReporter, ModelRegistry, SnapshotStore
+from pipelines.ports import WORKSPACE, DriftReporter, ModelRegistry, SnapshotStore
 from pipelines.records import Observations
 from pipelines.spec import UseCase
 from pipelines.steps.features import build_features
@@ -29,7 +29,20 @@ def drift_report(
     observations: Observations,
     reports: Path,
 ) -> Path:
-    """Writes the report that people read: the champion's training sample against a sample of the window."""
+    """Writes the report that people read: the champion's training sample against a sample of the window.
+
+    Its figures are beside it as JSON, and it is a run in the workspace that all use cases share.
+
+    Args:
+        reports: root of the reports.
+
+    Returns:
+        The HTML page.
+
+    Raises:
+        NotFoundError: nothing of the window is published.
+        IntegrityError: the champion's artifact is not what was registered.
+    """
     snapshots = heads(spec, store, list(dict.fromkeys(("rows", *spec.context))))
     held = store.partitions(snapshots["rows"])
     present = [seen.partition for seen in observations.window if seen.partition in held]
@@ -41,5 +54,13 @@ def drift_report(
     reference = pl.read_parquet(sampled)
     html = reports / spec.name / page(observations)
     html.parent.mkdir(parents=True, exist_ok=True)
-    reporter.write(spec, reference, current, html)
+    reporter.write(
+        spec,
+        reference,
+        current,
+        html,
+        workspace=reports / WORKSPACE,
+        as_of=observations.as_of,
+        champion=observations.champion.version,
+    )
     return html

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import InputError
-from pipelines.ports import DataSource, SnapshotStore
+from pipelines.ports import WORKSPACE, DataSource, SnapshotStore
 from pipelines.records import Delivered, Quarantined, ValidationReport
 from pipelines.spec import UseCase
 from pipelines.steps.deliveries import deliveries
@@ -57,18 +58,31 @@ def cleaned(report: ValidationReport) -> ValidationReport:
 def pages_with(spec: UseCase, traces: Traces, places: Places, entries: Iterable[Quarantined]) -> list[Path]:
     """Report pages that quote the subject, and those of quarantine entries that held it.
 
-    Where the subject's column is a feature, every drift page of the use case counts: it shows values in pictures.
+    Where the subject's column is a feature, every drift page of the use case counts, and every run of it in the
+    workspace: they show values in pictures.
     """
     root = places.reports / spec.name
     theirs = {Path(entry.report.html).name for entry in entries if entry.report.html}
     shown = traces.subject.column in spec.features.columns
-    return [
+    pages = [
         path
         for path in _files(root)
         if path.name in theirs
         or (shown and path.is_relative_to(root / "drift"))
         or traces.in_file(path.read_bytes()) is True
     ]
+    runs = [path for path in _files(places.reports / WORKSPACE) if _is_run_of(spec, path)]
+    return [*pages, *(path for path in runs if shown or traces.in_file(path.read_bytes()) is True)]
+
+
+def _is_run_of(spec: UseCase, path: Path) -> bool:
+    """Whether a file of the workspace, which all use cases share, is a run of this one."""
+    try:
+        told = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    about = told.get("metadata") if isinstance(told, dict) else None
+    return isinstance(about, dict) and about.get("use_case") == spec.name
 
 
 def copies_with(spec: UseCase, traces: Traces, places: Places, digests: set[str]) -> list[Path]:

@@ -335,6 +335,18 @@ def test_pages_sets_and_copies_with_the_subject_go_and_the_others_stay(world: Wo
     assert left == {name.replace("its_rows", "others") for name in names}
 
 
+def test_runs_of_the_workspace_that_hold_the_subject_go_and_those_of_other_use_cases_stay(world: World) -> None:
+    def run(name: str, use_case: str, word: str) -> Path:
+        told = {"metadata": {"use_case": use_case}, "widgets": [{"params": {"x": [word]}}]}
+        return world.file(f"reports/evidently/project/snapshots/{name}.json", json.dumps(told))
+
+    its, other, theirs = run("1", "uc", ITS_ADDRESS), run("2", "uc", "elsewhere"), run("3", "letters", ITS_ADDRESS)
+    half = world.file("reports/evidently/project/metadata.json", "{")
+    done = world.erase(f"address={ITS_ADDRESS}")
+    assert done.files == (str(its),)
+    assert [path.is_file() for path in (its, other, theirs, half)] == [False, True, True, True]
+
+
 def test_files_of_the_landing_zone_are_named_and_not_touched(world: World) -> None:
     its_rows = world.file(f"landing/orders/{DAYS[0]}.csv.gz", gzip.compress(orders(DAYS[0]).write_csv().encode()))
     world.file(f"landing/returns/{DAYS[1]}.jsonl", '{"order": "o-2024-03-02-8-0", "returned": true}\n')
