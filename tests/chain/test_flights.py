@@ -11,6 +11,7 @@ import pytest
 from pipelines.errors import ConflictError, GateRefused, IntegrityError, MissingInput, NotFoundError
 from pipelines.partitions import shift
 from pipelines.runtime import Runtime
+from pipelines.telemetry.exporter import read
 from tests.cases import Case, landing_module
 from tests.chain.conftest import NIGHTS, ingest, runtime_of, score, state
 
@@ -197,6 +198,11 @@ def test_a_decision_is_stored_once_with_its_reasons(runtime: Runtime) -> None:
     assert decision.reasons
     assert runtime.decide(observations) == decision
     assert runtime.decisions() == [decision]
+    numbers = {(each.name, *sorted(each.attributes.values())): each.value for each in read(runtime)}
+    assert numbers["overnight.labels.matured",] == observations.live_labels
+    for drift in observations.window[-1].drift:
+        assert numbers["overnight.drift.psi", drift.column, "feature", "newest"] == drift.psi
+    assert numbers["overnight.retrain.decisions", "yes" if decision.retrain else "no"] == 1
 
 
 def runtime_of_other_run(runtime: Runtime) -> Runtime:
