@@ -21,6 +21,11 @@ one day, and rightly. With fewer than 1/rate - 1 partitions the quantile does no
 sampling explains, with the rate shared among the columns (Bonferroni), and the largest unexplained rest that was seen
 on top of it, which promises nothing.
 
+Partitions that are far out themselves are set aside before any of this: a blizzard in the reference is no measure of
+calm, and three such nights of two hundred made every column deaf. Far out is beyond J. Tukey's outer fence (Exploratory
+Data Analysis, 1977) of log M_r: the upper quartile and three times the distance of the quartiles. So the rate is that
+of nights like the others; a night like those that were set aside is an alarm, and should be.
+
 Several partitions taken together are held to the thresholds of one partition of so many rows: they differ from the
 reference no more than single ones do, if anything less.
 """
@@ -30,12 +35,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, median
+from statistics import NormalDist, fmean, median, quantiles
 
 from pipelines.records import Unrest
 
 #: Of what is kept: JSON is read by people as well.
 _DIGITS = 6
+_FEWEST_FOR_QUARTILES = 20
 
 
 def chi_square(freedom: int, above: float) -> float:
@@ -72,16 +78,24 @@ def unrest(nights: Sequence[Night]) -> Unrest | None:
         return None
     usual = {column: _middle([night.psi[column] for night in nights]) for column in nights[0].psi}
     rests = [{column: max(night.psi[column] - _sampling(night, column), 0.0) for column in usual} for night in nights]
+    strange = [max((rest[column] / value for column, value in usual.items() if value), default=0.0) for rest in rests]
+    fence = _outer_fence(strange)
+    calm = [(rest, value) for rest, value in zip(rests, strange, strict=True) if value <= fence]
     return Unrest(
         usual={column: round(value, _DIGITS) for column, value in usual.items()},
-        worst={column: round(max(rest[column] for rest in rests), _DIGITS) for column in usual},
-        strangest=tuple(
-            sorted(
-                round(max((rest[column] / value for column, value in usual.items() if value), default=0.0), 4)
-                for rest in rests
-            )
-        ),
+        worst={column: round(max(rest[column] for rest, _ in calm), _DIGITS) for column in usual},
+        strangest=tuple(sorted(round(value, 4) for _, value in calm)),
+        set_aside=len(nights) - len(calm),
     )
+
+
+def _outer_fence(values: Sequence[float]) -> float:
+    """Tukey's, of the logarithms; infinite with too few values for quartiles."""
+    positive = [math.log(value) for value in values if value > 0]
+    if len(positive) < _FEWEST_FOR_QUARTILES:
+        return math.inf
+    lower, _, upper = quantiles(positive, n=4)
+    return math.exp(min(upper + 3 * (upper - lower), 700.0))
 
 
 def _middle(values: Sequence[float]) -> float:

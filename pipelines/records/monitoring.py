@@ -80,7 +80,9 @@ class Unrest(Record):
     worst: dict[str, float]
     """The largest part of an index that sampling leaves unexplained."""
     strangest: tuple[float, ...]
-    """Ascending, one a partition: how unusual its most unusual column was, in units of what is usual."""
+    """Ascending, one a calm partition: how unusual its most unusual column was, in units of what is usual."""
+    set_aside: int = 0
+    """Partitions that were far out themselves: no measure of calm."""
 
 
 class Reference(Record):

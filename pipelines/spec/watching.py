@@ -24,7 +24,8 @@ class Drift(SpecModel):
     alarm: Annotated[float, Field(gt=0)] = 0.25
     """Least PSI of an alarm."""
     false_alarms: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
-    """Share of calm partitions in which any column may be in alarm all the same: thresholds are calibrated for it."""
+    """Share of calm partitions in which any column may be in alarm all the same: thresholds are calibrated for it.
+    Those of the reference that are far out themselves do not count as calm."""
     false_warnings: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """The same for warnings."""
     season: Literal["none", "week"] = "none"

@@ -215,3 +215,20 @@ def test_a_reference_of_before_is_read_and_held_to_sampling_alone():
     told = new.model_dump(mode="json", exclude={"unrest", "score_unrest", "days", "daily_unrest"})
     old = Reference.model_validate(told)
     assert levels(case, old, nights(LATER[:50], 400, 2, 0.0)).count("alarm") <= 4
+
+
+def test_blizzards_in_the_reference_do_not_make_it_deaf():
+    """Three nights that are nothing like the others: they are set aside, and are alarms themselves."""
+    case = spec()
+    calm = nights(LEARNED, 500, seed=4)
+    wild = nights(LEARNED[50:53], 500, seed=5, shift=9.0)
+    mixed = pl.concat([calm.filter(~pl.col("partition").is_in(LEARNED[50:53])), wild])
+    plain, stormy = freeze(calm, case), freeze(mixed, case)
+    assert plain.unrest is not None
+    assert stormy.unrest is not None
+    assert (plain.unrest.set_aside, stormy.unrest.set_aside) == (0, 3)
+    moved = nights(LATER[:20], 500, seed=6, shift=1.5)
+    assert levels(case, stormy, moved) == ["alarm"] * 20
+    quiet = levels(case, stormy, nights(LATER, 500, seed=7))
+    assert within(quiet.count("alarm"), len(LATER), case.drift.false_alarms)
+    assert levels(case, stormy, wild) == ["alarm"] * 3
