@@ -4,8 +4,8 @@
     last: "2013-08-31"
     drills:
       stuck_sensor:
-        title: A sensor of the weather station sticks
-        fault: {kind: stuck, table: weather, column: pressure, value: 1013.2}
+        title: A sensor sticks
+        fault: {kind: stuck, table: rows, columns: [load], value: 0.2}
         nights: 5
         expect:
           alerts: {inputs: 1}    # told on the first night of the fault, at the latest
