@@ -1,1 +1,1 @@
-"""What is watched, as metrics of OpenTelemetry: numbers out of what is published, shown by a process of its own."""
+"""What is watched, as numbers that monitoring systems collect."""

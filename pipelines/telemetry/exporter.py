@@ -1,173 +1,222 @@
-"""Shows readings to Prometheus, and sends them to an OTLP endpoint where one is given.
+"""Shows the newest readings: a Prometheus endpoint, and on request an OTLP/HTTP collector.
 
-Tasks of a night live for seconds, and a scrape would miss them. So nothing is pushed from a task: this process reads
-what they published, again and again, and shows the newest. It may be stopped and started at any time.
+Each use case is read in a thread of its own, so that one whose store does not answer holds up no other. What a reading
+no longer has is no longer shown; while reading fails, the last values stay, and `overnight.read.success` says so.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from pipelines import __version__, partitions
-from pipelines.errors import NotFoundError, OvernightError, UnavailableError, explain
-from pipelines.spec import AlertKind
-from pipelines.telemetry.readings import (
-    METRICS,
-    Reading,
-    of_alerts,
-    of_decisions,
-    of_nights,
-    of_promotions,
-    of_reading,
-)
+from pipelines import __version__
+from pipelines.errors import OvernightError, SpecError, UnavailableError, explain
+from pipelines.telemetry import catalogue
+from pipelines.telemetry.readings import Look, Reading, readings
 
 if TYPE_CHECKING:
-    from pipelines.runtime import Runtime
+    from opentelemetry.metrics import CallbackOptions, Observation
 
-_log = logging.getLogger("overnight.metrics")
-#: Nights whose state is looked at.
-_NIGHTS = 62
+_log = logging.getLogger(__name__)
+
+#: Series of one metric. The SDK's own limit, 2000, is fifty columns of twenty use cases, and folds the rest into one.
+_MOST_SERIES = 1_000_000
+#: Seconds that the first reading of a use case waits for that of another: their imports are not to meet.
+_IMPORTS = 60.0
+#: Seconds that a reading may go on after the exporter was stopped.
+_STOP = 5.0
 
 
-def read(runtime: Runtime) -> list[Reading]:
-    """Everything that there is to tell of a use case now.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _State:
+    """What is known of one use case."""
 
-    Raises:
-        UnavailableError: store or registry did not answer.
-    """
-    from pipelines.steps.decisions import entries
-
-    step = runtime.spec.granularity
-    log = [(entry.decision, entry.evidence) for entry in entries(runtime.store) if not entry.decision.backfill]
-    found = of_decisions(log, step)
-    found += of_promotions(runtime.promotions())
-    try:
-        newest = runtime.newest_prediction()
-    except NotFoundError:  # a use case that has not begun
-        newest = None
-    if newest is not None:
-        first = partitions.shift(newest, 1 - _NIGHTS, step)
-        found += of_nights(runtime.nights(runtime.span(first, partitions.shift(newest, 2, step))), step)
-    return found + of_alerts(runtime.alerts.open(), get_args(AlertKind))
+    readings: tuple[Reading, ...] = ()
+    success: bool = False
+    since: float
+    """When that was read, or begun to be (monotonic, seconds)."""
+    promotions: int = 0
+    """Entries of the promotion log at that time."""
 
 
 class Exporter:
-    """The newest readings of some use cases, behind observable gauges."""
+    """Reads use cases again and again, and answers whoever collects."""
 
-    def __init__(self, open_: Mapping[str, Callable[[], Runtime]], every: float) -> None:
+    def __init__(
+        self,
+        use_cases: Sequence[str],
+        look: Callable[[str], Look],
+        *,
+        every: float = 30.0,
+        otlp: str | None = None,
+    ) -> None:
         """Reads nothing yet.
 
         Args:
-            open_: by use case, what opens it; called at each reading, so that an edited spec is seen.
-            every: seconds between two readings.
+            use_cases: their names.
+            look: looks at a use case by name; called in several threads at once. What it raises is a failed reading.
+            every: seconds between two readings, and between two pushes.
+            otlp: URL to which metrics are pushed by OTLP over HTTP, such as http://127.0.0.1:4318/v1/metrics.
+
+        Raises:
+            SpecError: `otlp` is no URL of HTTP.
         """
-        self._open, self.every = open_, every
-        self._readings: dict[str, list[Reading]] = {name: [] for name in open_}
-        self._stopped = threading.Event()
+        from opentelemetry.sdk.metrics import MeterProvider, ObservableGauge
+        from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+        from prometheus_client import CollectorRegistry
 
-    def refresh(self) -> bool:
-        """Reads every use case once; one that fails keeps its older numbers. Gives whether all succeeded."""
-        good = [self._refresh(name) for name in self._open]
-        return all(good)
+        self._look = look
+        self._every = every
+        self._states = {name: _State(since=time.monotonic()) for name in use_cases}
+        self._stopping = threading.Event()
+        self._importing = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._server: Any = None
+        self._registry = CollectorRegistry()
+        limits = {ObservableGauge: _MOST_SERIES}
+        self._provider = MeterProvider(
+            metric_readers=self._readers(otlp, limits),
+            resource=Resource.create({SERVICE_NAME: "overnight", SERVICE_VERSION: __version__}),
+            shutdown_on_exit=False,
+        )
+        meter = self._provider.get_meter("overnight", __version__)
+        for metric in catalogue.METRICS.values():
+            meter.create_observable_gauge(
+                metric.name, [self._callback(metric.name)], unit=metric.unit, description=metric.description
+            )
 
-    def _refresh(self, name: str) -> bool:
-        begun = time.perf_counter()
-        kept = [each for each in self._readings[name] if not each.name.startswith("overnight.read.")]
-        good = True
+    def _readers(self, otlp: str | None, limits: Any) -> list[Any]:
+        from opentelemetry.exporter.prometheus import PrometheusMetricReader
+
+        # No labels of the library that made the figures: all series are this program's.
+        scrape = PrometheusMetricReader(scope_info_enabled=False, registry=self._registry, cardinality_limits=limits)
+        if otlp is None:
+            return [scrape]
+        if not otlp.startswith(("http://", "https://")):
+            allowed = "http://host:port/v1/metrics, or https"
+            raise SpecError(explain("metrics", f"--otlp {otlp!r} is no address of a collector", allowed=allowed))
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+        push = PeriodicExportingMetricReader(
+            OTLPMetricExporter(endpoint=otlp), export_interval_millis=self._every * 1000, cardinality_limits=limits
+        )
+        return [scrape, push]
+
+    def _callback(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        from opentelemetry.metrics import Observation
+
+        def observed(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(each.value, each.attributes) for each in self.readings(name)]
+
+        return observed
+
+    @property
+    def use_cases(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._states)
+
+    # -- what is shown -------------------------------------------------------------------------------------------------
+
+    def readings(self, name: str | None = None) -> list[Reading]:
+        """What is shown at this moment, of one metric or of all."""
+        found: list[Reading] = []
+        for use_case, state in self._states.items():
+            own = (
+                (catalogue.READ_SUCCESS, float(state.success)),
+                (catalogue.READ_AGE, time.monotonic() - state.since),
+            )
+            found += [
+                Reading(
+                    name=metric.name,
+                    unit=metric.unit,
+                    description=metric.description,
+                    value=value,
+                    attributes={"use_case": use_case},
+                )
+                for metric, value in own
+            ]
+            found += state.readings
+        return [each for each in found if name is None or each.name == name]
+
+    def page(self) -> str:
+        """What the Prometheus endpoint answers, in the text format."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self._registry).decode()
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def read(self, use_case: str) -> bool:
+        """Reads a use case once; gives whether that succeeded."""
+        former = self._states[use_case]
         try:
-            kept = read(self._open[name]())
-        except (OvernightError, OSError) as error:
-            good = False
-            _log.warning("%s: could not be read: %s", name, error)
-        self._readings[name] = [*kept, *of_reading(time.perf_counter() - begun, good=good)]
-        return good
+            found = self._look(use_case)
+            if len(found.promotions) < former.promotions:
+                # The log is append-only. A disk that is not mounted looks like a store that holds nothing.
+                what = f"the promotion log has {len(found.promotions)} entries and had {former.promotions}"
+                raise UnavailableError(explain(use_case, what, remedy="look whether the store is the same as before"))
+            fresh = _State(
+                readings=readings(found), success=True, since=time.monotonic(), promotions=len(found.promotions)
+            )
+        except Exception as error:  # nothing that one use case raises may end the others
+            self._states[use_case] = _State(readings=former.readings, since=former.since, promotions=former.promotions)
+            # An unknown error's text may hold an address with a password in it.
+            told = str(error) if isinstance(error, OvernightError) else type(error).__name__
+            _log.warning("%s was not read, its last figures stay: %s", use_case, told)
+            _log.debug("the error", exc_info=True)
+            return False
+        self._states[use_case] = fresh
+        return True
 
-    def newest(self, metric: str) -> list[tuple[float, dict[str, str]]]:
-        """Values and attributes of a metric; a number that is none (a PSI of nothing) is left out."""
-        return [
-            (each.value, {"use_case": name, **each.attributes})
-            for name, readings in self._readings.items()
-            for each in readings
-            if each.name == metric and math.isfinite(each.value)
-        ]
+    def _keep_reading(self, use_case: str) -> None:
+        held = self._importing.acquire(timeout=_IMPORTS)
+        try:
+            self.read(use_case)
+        finally:
+            if held:
+                self._importing.release()
+        while not self._stopping.wait(self._every):
+            self.read(use_case)
 
-    def run(self) -> None:
-        """Reads until `stop`."""
-        while not self._stopped.wait(self.every):
-            self.refresh()
+    # -- serving -------------------------------------------------------------------------------------------------------
+
+    def start(self, host: str, port: int) -> str:
+        """Listens, and begins to read; gives the URL.
+
+        Args:
+            port: 0 takes one that is free.
+
+        Raises:
+            UnavailableError: the address cannot be had.
+        """
+        from prometheus_client import start_http_server
+
+        try:
+            self._server, _ = start_http_server(port, host, registry=self._registry)
+        except OSError as error:
+            self._provider.shutdown()
+            what = f"{host}:{port} cannot be listened on ({error.strerror or error})"
+            remedy = "end what listens there, or give another address with --listen"
+            raise UnavailableError(explain("metrics", what, remedy=remedy)) from None
+        for use_case in self._states:
+            thread = threading.Thread(target=self._keep_reading, args=(use_case,), name=use_case, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{self._server.server_port}/metrics"
 
     def stop(self) -> None:
-        """Ends `run`."""
-        self._stopped.set()
-
-
-def provider(exporter: Exporter, readers: Sequence[Any]) -> Any:
-    """A meter provider that asks the exporter; `readers` are OpenTelemetry's.
-
-    Returns:
-        opentelemetry.sdk.metrics.MeterProvider, which is not made the process's own.
-    """
-    from opentelemetry.metrics import CallbackOptions, Observation
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.resources import Resource
-
-    def callback(metric: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        return lambda _: [Observation(value, about) for value, about in exporter.newest(metric)]
-
-    made = MeterProvider(
-        metric_readers=readers,
-        resource=Resource.create({"service.name": "overnight", "service.version": __version__}),
-        shutdown_on_exit=False,
-    )
-    meter = made.get_meter("overnight", __version__)
-    for name, (unit, told) in METRICS.items():
-        meter.create_observable_gauge(name, callbacks=[callback(name)], unit=unit, description=told)
-    return made
-
-
-def serve(exporter: Exporter, host: str, port: int, otlp: str | None, ready: Callable[[int], None]) -> None:
-    """Shows the readings at http://host:port/metrics until `Exporter.stop`.
-
-    Args:
-        port: 0 takes any that is free.
-        otlp: URL of an OTLP/HTTP endpoint for metrics, such as http://127.0.0.1:4318/v1/metrics.
-        ready: told the port, when it is served.
-
-    Raises:
-        UnavailableError: the port is taken.
-    """
-    from opentelemetry.exporter.prometheus import PrometheusMetricReader
-    from prometheus_client import CollectorRegistry, start_http_server
-
-    registry = CollectorRegistry()
-    readers: list[Any] = [PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=registry)]
-    if otlp is not None:
-        readers.append(_sender(otlp, exporter))
-    made = provider(exporter, readers)
-    try:
-        server, _ = start_http_server(port, host, registry)
-    except OSError as error:
-        made.shutdown()
-        where = f"metrics: {host}:{port}"
-        raise UnavailableError(explain(where, str(error), remedy="choose another --listen")) from error
-    try:
-        ready(server.server_port)
-        exporter.run()
-    finally:
-        server.shutdown()
-        server.server_close()
-        made.shutdown()
-
-
-def _sender(url: str, exporter: Exporter) -> Any:
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-
-    return PeriodicExportingMetricReader(
-        OTLPMetricExporter(endpoint=url, timeout=10), export_interval_millis=exporter.every * 1000
-    )
+        """Ends: what is being read may finish within seconds, what a collector is owed is pushed."""
+        self._stopping.set()
+        until = time.monotonic() + _STOP
+        for thread in self._threads:
+            thread.join(max(until - time.monotonic(), 0))
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        self._provider.shutdown()

