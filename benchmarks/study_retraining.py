@@ -87,7 +87,7 @@ class Study:
         """The flights of days, ends included."""
         key = f"{first}_{last}"
         path = self._folder / "part.parquet"
-        self._year.filter(pl.col("partition").is_between(first, last)).write_parquet(path)
+        self._year.filter(pl.col("partition").is_between(pl.lit(first), pl.lit(last))).write_parquet(path)
         if first != last:
             return read(self.spec, path)
         if key not in self._tables:
@@ -120,7 +120,7 @@ class Study:
 
     def rows(self, first: str, last: str) -> int:
         """Labelled flights of days."""
-        return self._year.filter(pl.col("partition").is_between(first, last)).height
+        return self._year.filter(pl.col("partition").is_between(pl.lit(first), pl.lit(last))).height
 
 
 def _score(study: Study, arm: Arm, model: Model, day: str) -> None:
