@@ -11,12 +11,13 @@ known; then the night's outcomes are known too. What is compared is when a new m
     monthly    as of the last day of each month
     nightly    as of every day
 
-Models are LightGBM as the gates have it, with the spec's split, early stopping and seed, so that 214 trainings end in
-an hour; a model of the policy is promoted when its AUC on the holdout is no more than `margin_over_champion` below the
-champion's, in figures and not by the gate's interval; the others are always promoted. Input and score drift are not
-looked at, since the flights' policy does not count them. One training serves every arm that asks for its night.
+Models are LightGBM as the gates have it, with the spec's split, early stopping and seed, since 214 trainings of the
+network would take hours. A model of the policy is promoted when its AUC on the holdout is no more than
+`margin_over_champion` below the champion's, in figures and not by the gate's interval; the others are always promoted.
+Input and score drift are not looked at, since the flights' policy does not count them. One training serves every arm
+that asks for its night.
 
-It is no part of `make bench`: it takes an hour of one core. OVERNIGHT_STUDY_LAST=2013-06-30 ends it earlier.
+It is no part of `make bench`, and has not been run to its end yet. OVERNIGHT_STUDY_LAST=2013-06-30 ends it earlier.
 """
 
 from __future__ import annotations

@@ -36,7 +36,10 @@ class AlertBook:
 
     def entries(self) -> list[Alert]:
         """Every line. What is being written at this moment does not count yet."""
-        return _read(self.path)
+        try:
+            return _parse(self.path.read_bytes())
+        except FileNotFoundError:
+            return []
 
     def open(self) -> list[Alert]:
         """What has been told and is not over."""
@@ -141,7 +144,7 @@ class Telling:
 
 
 def subject(alert: Alert) -> str:
-    """A message's first line: `flights: inputs drift since 2013-07-04`."""
+    """A message's first line: `flights: alarm: inputs drift, since 2013-07-04`."""
     word = _WORDS[alert.kind]
     if alert.state == "resolved":
         return f"{alert.use_case}: over: {word}, since {alert.partition}"
@@ -209,13 +212,6 @@ def _append(file: BinaryIO, alerts: Collection[Alert]) -> None:
         file.write(b"".join(alert.model_dump_json().encode() + b"\n" for alert in alerts))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _read(path: Path) -> list[Alert]:
-    try:
-        return _parse(path.read_bytes())
-    except FileNotFoundError:
-        return []
 
 
 def _parse(content: bytes) -> list[Alert]:

@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 from airflow.sdk.configuration import conf
 
-from pipelines.alerts import message, subject
 from pipelines.errors import UnavailableError, explain
 
 if TYPE_CHECKING:
@@ -97,6 +96,8 @@ def notifier_of(channel: Channel, alert: Alert) -> BaseNotifier:
     A notifier renders its arguments as Jinja templates, and an alert holds text out of data: so the arguments are
     fixed templates, and the text is what they are rendered with.
     """
+    from pipelines.alerts import message, subject  # every process of Airflow imports this file, few tell anything
+
     base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
     dag, _, run = alert.run.partition("/")
     link = f"{base}/dags/{quote(dag, safe='')}/runs/{quote(run, safe='')}" if base else ""

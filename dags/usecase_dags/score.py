@@ -76,12 +76,13 @@ def _end_lateness(runtime: Runtime, scores: Sequence[Prediction]) -> None:
     """Says in the book of alerts that late nights are here. What goes wrong here holds up no delivery."""
     log = logging.getLogger("task")
     try:
-        import overnight_channels
-
         over = runtime.end_lateness(scores)
         for alert in over:
             log.info("the scores of %s, late since %s, are here", alert.partition, alert.since)
-        overnight_channels.quietly(runtime.spec, runtime.alerts, over)
+        if over:  # seldom: an ordinary night imports nothing for it
+            import overnight_channels
+
+            overnight_channels.quietly(runtime.spec, runtime.alerts, over)
     except OSError as error:
         log.warning("%s: its book of alerts could not be written: %s", runtime.spec.name, error)
 

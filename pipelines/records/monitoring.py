@@ -97,7 +97,7 @@ class Reference(Record):
     """Of the features' partitions; None: fewer than two, or frozen before this was measured."""
     score_unrest: Unrest | None = None
     days: dict[str, dict[str, ColumnCounts]] = {}
-    """Counts of each feature by the day of the week, from "0", Monday; days with too few partitions have none."""
+    """Counts of each feature by the day of the week, from "1", Monday; days with too few partitions have none."""
     daily_unrest: Unrest | None = None
     """Of partitions against those of the same day of the week."""
 
