@@ -69,11 +69,7 @@ def _champion(home: Path, mlflow_url: str) -> None:
     runtime = Runtime.open("flights", run=RunInfo(run_id="bench"), settings=settings)
     for table in runtime.tables():
         runtime.publish(runtime.validate(runtime.land(table, runtime.span(*_HISTORY))))
-    trained = runtime.train(runtime.build_training_set(_HISTORY[1]))
-    evaluation = runtime.evaluate(trained)
-    report = runtime.gate(trained, evaluation)
-    model = runtime.register(trained, evaluation, report)
-    runtime.promote(model, evaluation, report, "bench", _HISTORY[1])
+    runtime.challenge(_HISTORY[1], "bench")
 
 
 def _cpu(state: servers.State) -> float:

@@ -48,6 +48,8 @@ from pipelines.training.data import Table, read
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pipelines.records import Estimate
+
 _FIRST, _LAST = "2013-06-01", os.environ.get("OVERNIGHT_STUDY_LAST", "2013-12-30")
 
 
@@ -150,22 +152,24 @@ def by_policy(study: Study) -> tuple[Arm, list[RetrainDecision]]:
     past: list[RetrainDecision] = []
     outcomes: list[TrainingOutcome] = []
     mine: dict[str, pl.DataFrame] = {}
+    quality: dict[str, Estimate | None] = {}
     for day in [each for each in study.days if _FIRST <= each <= _LAST]:
         _score(study, arm, champion, day)
         scores = arm.scored[-1][1]
         label = study.table(day, day).label
         mine[day] = pl.DataFrame({"score": scores.astype(np.float32), "label": label.astype(np.float32)})
+        quality[day] = measured(spec, mine[day])
         window = partitions.span(partitions.shift(day, 1 - spec.drift.window, "day"), day, "day")
         observed = []
         for key in window:
-            known = mine.get(key) if key < day else None  # labels mature after a day
+            ripens = key in mine and key < day  # labels mature after a day
             observed.append(
                 Observation(
                     partition=key,
                     rows=study.rows(key, key),
                     state="observed" if key in mine else "not_scored",
-                    labels=0 if known is None else known.height,
-                    quality=None if known is None else measured(spec, known),
+                    labels=mine[key].height if ripens else 0,
+                    quality=quality[key] if ripens else None,
                 )
             )
         ripe = [mine[key] for key in window if key in mine and key < day]

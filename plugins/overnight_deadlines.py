@@ -95,10 +95,11 @@ async def tell_if_late(use_case: str, context: dict[str, Any]) -> str:
     run, deadline = context["dag_run"], context["deadline"]["deadline_time"]
     partition = run["partition_key"] or (run["conf"] or {})["partition"]
     since = deadline if isinstance(deadline, datetime) else datetime.fromisoformat(deadline)
+    runtime = await asyncio.to_thread(_open, use_case, run)
     told = ""
     for look in range(_LOOKS):
         try:
-            said = await asyncio.to_thread(_look, use_case, partition, since, run)
+            said = await asyncio.to_thread(_look, runtime, partition, since)
             break
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
@@ -106,20 +107,19 @@ async def tell_if_late(use_case: str, context: dict[str, Any]) -> str:
         if look + 1 < _LOOKS:
             await asyncio.sleep(_PAUSE)
     else:
-        said = await asyncio.to_thread(_tell, use_case, partition, since, run, f"whether they are there: {told}"[:500])
-    await _send(use_case, run)
+        said = await asyncio.to_thread(_tell, runtime, partition, since, f"whether they are there: {told}"[:500])
+    await _send(runtime)
     return said
 
 
-async def _send(use_case: str, run: dict[str, Any]) -> None:
+async def _send(runtime: Runtime) -> None:
     """Tells the spec's channels; what they do not take is sent with whatever is told next."""
     import overnight_channels
 
     try:
-        runtime = await asyncio.to_thread(_open, use_case, run)
         await overnight_channels.tell_from_triggerer(runtime.spec, runtime.alerts)
     except Exception as error:
-        _log.warning("%s: %s", use_case, error)
+        _log.warning("%s: %s", runtime.spec.name, error)
 
 
 def _open(use_case: str, run: dict[str, Any]) -> Runtime:
@@ -131,33 +131,32 @@ def _open(use_case: str, run: dict[str, Any]) -> Runtime:
     return Runtime.open(use_case, run=info, settings=Settings(project=PROJECT))
 
 
-def _look(use_case: str, partition: str, since: datetime, run: dict[str, Any]) -> str:
-    runtime = _open(use_case, run)
+def _look(runtime: Runtime, partition: str, since: datetime) -> str:
     found = runtime.missing(partition)
     if found is None:
         return f"{partition} is published"
-    return _tell(use_case, partition, since, run, found.what, found.remedy)
+    return _tell(runtime, partition, since, found.what, found.remedy)
 
 
-def _tell(
-    use_case: str, partition: str, since: datetime, run: dict[str, Any], what: str, remedy: str = "look at the store"
-) -> str:
+def _tell(runtime: Runtime, partition: str, since: datetime, what: str, remedy: str = "look at the store") -> str:
     from pipelines.records import Alert
 
     alert = Alert(
         kind="late",
         state="open",
-        use_case=use_case,
+        use_case=runtime.spec.name,
         partition=partition,
         since=since,
         at=datetime.now(UTC),
         what=what,
         remedy=remedy,
-        run=f"{run['dag_id']}/{run['dag_run_id']}",
+        run=f"{runtime.run.dag_id}/{runtime.run.run_id}",
     )
-    if not _open(use_case, run).alerts.tell(alert):
+    if not runtime.alerts.tell(alert):
         return f"{partition}: told before"
-    _log.warning("%s: the scores of %s are late, since %s: %s. Remedy: %s", use_case, partition, since, what, remedy)
+    _log.warning(
+        "%s: the scores of %s are late, since %s: %s. Remedy: %s", alert.use_case, partition, since, what, remedy
+    )
     return f"{partition}: told"
 
 

@@ -1,1 +1,1 @@
-"""The adapters, one a file, each behind its port. Imported lazily, by `pipelines/runtime.py` alone."""
+"""The adapters, one a file, each behind its port. Imported lazily, by `pipelines/runtime` alone."""

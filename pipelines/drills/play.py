@@ -14,7 +14,7 @@ from pipelines import partitions as keys
 from pipelines.drills.faults import broken
 from pipelines.drills.landing import write
 from pipelines.errors import GateRefused, MissingInput, NotFoundError, QuarantinedError, explain
-from pipelines.records import PlayedNight, RetrainDecision, RunInfo
+from pipelines.records import PlayedNight, RunInfo
 from pipelines.runtime import Runtime
 from pipelines.settings import Settings
 from pipelines.spec import UseCase
@@ -71,7 +71,7 @@ class Ground:
             except MissingInput as error:
                 remedy = f"`overnight data {self.spec.name}` lays out a shipped data set"
                 raise NotFoundError(explain(f"{self.spec.name}: drills", str(error), remedy=remedy)) from error
-        if train(runtime, self.drills.last, None) is None:
+        if runtime.challenge(self.drills.last, "the drills' base") is None:
             raise GateRefused(
                 explain(
                     f"{self.spec.name}: drills",
@@ -135,7 +135,9 @@ class Ground:
         observed = runtime.observe(partition)
         decision = runtime.decide(observed)
         told = runtime.alert(observed, decision)
-        version = train(runtime, decision.as_of, decision) if decision.retrain else None
+        won = None
+        if decision.retrain:
+            won = runtime.challenge(decision.as_of, "; ".join(decision.reasons)[:500], decision.since)
         champion = runtime.champion()
         assert champion is not None
         return PlayedNight(
@@ -146,7 +148,7 @@ class Ground:
             ended=tuple(alert for alert in told if alert.state == "resolved"),
             open=tuple(alert.kind for alert in runtime.alerts.open()),
             decision=decision,
-            trained=version,
+            trained=won.version if won is not None else None,
             champion=champion.version,
             live=observed.live,
             expected=observed.expected,
@@ -184,18 +186,6 @@ def _distance(begin: str, key: str, granularity: keys.Granularity) -> int:
     if key >= begin:
         return len(keys.span(begin, key, granularity))
     return 1 - (len(keys.span(key, begin, granularity)) - 1)
-
-
-def train(runtime: Runtime, as_of: str, decision: RetrainDecision | None) -> int | None:
-    """Trains, judges, and promotes what passes; the new champion's version, None if the gates refused it."""
-    trained = runtime.train(runtime.build_training_set(as_of, decision.since if decision else None))
-    evaluation = runtime.evaluate(trained)
-    report = runtime.gate(trained, evaluation)
-    if not report.passed:
-        return None
-    model = runtime.register(trained, evaluation, report)
-    reason = "; ".join(decision.reasons)[:500] if decision else "the drills' base"
-    return runtime.promote(model, evaluation, report, reason, as_of).version
 
 
 def _line(night: PlayedNight) -> str:

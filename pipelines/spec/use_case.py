@@ -98,6 +98,8 @@ class UseCase(SpecModel):
             for name in names:
                 if name not in self.tables:
                     raise ValueError(f"{field}: no table {name!r}; there are: {', '.join(self.tables)}")
+        if self.name == "evidently":
+            raise ValueError("name: the folder of Evidently's workspace among the reports has it; choose another name")
         if reserved := {"predictions", "quarantine", "promotions", "decisions", "deliveries"} & set(self.tables):
             raise ValueError(f"tables: {', '.join(sorted(reserved))} are Overnight's own; choose another name")
         if self.rows.static or self.tables[self.label.table].static:

@@ -38,10 +38,10 @@ def look(runtime: Runtime) -> Look:
 
 
 def _newest(log: list[Decided], champion: ModelRef, store: SnapshotStore) -> Decided | None:
-    """The entry about this champion of the newest partition; of several, the one that was appended last."""
+    """The night's entry about this champion of the newest partition; of several, the one that was appended last."""
     from pipelines.steps.decisions import DECISIONS, decision_key
 
-    mine = [entry for entry in log if entry.decision.champion == champion.version]
+    mine = [entry for entry in log if entry.decision.champion == champion.version and not entry.decision.backfill]
     as_of = max((entry.decision.as_of for entry in mine), default=None)
     last = {decision_key(entry.decision.id): entry for entry in mine if entry.decision.as_of == as_of}
     if len(last) > 1:

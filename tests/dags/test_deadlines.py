@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.errors import UnavailableError
+from pipelines.records import RunInfo
 from pipelines.spec import UseCase, load_spec
 from pipelines.spec.scoring import Scoring
 from tests.dags.conftest import load_plugin
@@ -110,7 +111,9 @@ def test_a_store_that_cannot_be_read_is_told_too(monkeypatch: pytest.MonkeyPatch
         raise UnavailableError("the store did not answer")
 
     book = SimpleNamespace(tell=lambda alert: bool(told.append(alert)) or True)
-    monkeypatch.setattr(plugin, "_open", lambda *_: SimpleNamespace(missing=no_answer, alerts=book))
+    run = RunInfo(run_id="night", dag_id="flights_ingest")
+    runtime = SimpleNamespace(missing=no_answer, alerts=book, run=run, spec=SimpleNamespace(name="flights"))
+    monkeypatch.setattr(plugin, "_open", lambda *_: runtime)
     monkeypatch.setattr(plugin, "_PAUSE", 0.0)
     context = {
         "dag_run": {"dag_id": "flights_ingest", "dag_run_id": "night", "partition_key": "2013-09-01", "conf": None},

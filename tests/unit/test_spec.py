@@ -207,6 +207,7 @@ def test_the_name_must_be_the_files_own(tmp_path: Path) -> None:
         (put("label.column", "broken"), "label.column 'broken' is not a column of labels"),
         (put("tables.labels.columns", {"failed": {"type": "bool"}}), "key names 'pump'"),
         (put("tables.quarantine", RAW["tables"]["rows"]), "quarantine are Overnight's own"),
+        (put("name", "evidently"), "name: the folder of Evidently's workspace among the reports has it"),
         (put("features.context", ["weather"]), "features.context: no table 'weather'"),
         (put("features.numeric", ["load", "heat"]), "features: not columns of rows: heat"),
         (put("features.categorical", ["load"]), "a feature is named twice"),
