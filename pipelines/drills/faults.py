@@ -8,7 +8,20 @@ import numpy as np
 import polars as pl
 
 from pipelines.spec import UseCase
-from pipelines.spec.drills import Concept, Fault, Flip, LateLabels, Lost, Newcomer, Nulls, Scale, Shift, Stuck, Thin
+from pipelines.spec.drills import (
+    Concept,
+    Fault,
+    Flip,
+    LateLabels,
+    Lost,
+    Newcomer,
+    Nulls,
+    Scale,
+    Shift,
+    Stuck,
+    Thin,
+    Together,
+)
 
 
 def broken(spec: UseCase, fault: Fault, table: str, partition: str, night: int, frame: pl.DataFrame) -> pl.DataFrame:
@@ -19,14 +32,22 @@ def broken(spec: UseCase, fault: Fault, table: str, partition: str, night: int, 
         night: of the fault, from 1.
         frame: what the source sent.
     """
-    generator = np.random.default_rng(zlib.crc32(f"{spec.name}/{table}/{partition}".encode()))
+    if isinstance(fault, Together):
+        for number, each in enumerate(fault.faults):
+            frame = _broken(spec, each, table, f"{partition}/{number}", night, frame)  # other rows for each
+        return frame
+    return _broken(spec, fault, table, partition, night, frame)
+
+
+def _broken(spec: UseCase, fault: Fault, table: str, seed: str, night: int, frame: pl.DataFrame) -> pl.DataFrame:
+    generator = np.random.default_rng(zlib.crc32(f"{spec.name}/{table}/{seed}".encode()))
     if isinstance(fault, Flip | Concept):
         if table != spec.label.table:
             return frame
         if isinstance(fault, Flip):
             return _flipped(spec, frame, fault.share, generator)
         return _shuffled(spec, frame, fault.share * _grown(fault, night), generator)
-    if isinstance(fault, LateLabels | Lost):
+    if isinstance(fault, LateLabels | Lost | Together):
         return frame  # these change when a file comes, and not what is in it
     if isinstance(fault, Thin):
         return _thinned(spec, frame, fault.share)

@@ -118,8 +118,22 @@ class Lost(SpecModel):
     kind: Literal["lost"]
 
 
+class Together(SpecModel):
+    """Several faults at once, in this order: a storm."""
+
+    kind: Literal["together"]
+    faults: Annotated[
+        tuple[
+            Annotated[Shift | Scale | Stuck | Nulls | Newcomer | Flip | Concept | Thin, Field(discriminator="kind")],
+            ...,
+        ],
+        Field(min_length=2),
+    ]
+
+
 Fault = Annotated[
-    Shift | Scale | Stuck | Nulls | Newcomer | Flip | Concept | LateLabels | Thin | Lost, Field(discriminator="kind")
+    Shift | Scale | Stuck | Nulls | Newcomer | Flip | Concept | LateLabels | Thin | Lost | Together,
+    Field(discriminator="kind"),
 ]
 
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipelines.errors import SpecError, explain
-from pipelines.spec.drills import Drills
+from pipelines.spec.drills import Drills, Together
 from pipelines.spec.use_case import UseCase
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -114,13 +114,18 @@ def load_drills(path: Path, spec: UseCase) -> Drills:
     """
     raw = _read_yaml(path)
     found = _validated(Drills, raw, path, "correct the drills")
-    for name, drill in found.drills.items():
-        table = getattr(drill.fault, "table", "rows")
+    faults = [
+        (name, each)
+        for name, drill in found.drills.items()
+        for each in (drill.fault.faults if isinstance(drill.fault, Together) else (drill.fault,))
+    ]
+    for name, fault in faults:
+        table = getattr(fault, "table", "rows")
         where = f"{path}: drills.{name}.fault"
         if table not in spec.tables or spec.tables[table].static:
             allowed = ", ".join(key for key, each in spec.tables.items() if not each.static)
             raise SpecError(explain(where, f"no table {table!r} that comes by partition", allowed=allowed))
-        if stray := set(getattr(drill.fault, "columns", ())) - set(spec.tables[table].columns):
+        if stray := set(getattr(fault, "columns", ())) - set(spec.tables[table].columns):
             what = f"no column {', '.join(sorted(stray))} in {table}"
             raise SpecError(explain(where, what, allowed=", ".join(spec.tables[table].columns)))
     return found

@@ -97,6 +97,18 @@ def test_labels_are_flipped_to_the_other_class_or_change_places() -> None:
     assert (part == values).mean() == pytest.approx(0.75 + 0.25 * 0.2, abs=0.05)
 
 
+def test_faults_come_together_each_on_rows_of_its_own() -> None:
+    case = spec()
+    frame, name = rows(case, 4000), number_of(case)
+    key = next(each for each, column in case.rows.columns.items() if column.type == "string")
+    gone = {"kind": "nulls", "table": "rows", "columns": [name], "share": 0.5}
+    odd = {"kind": "newcomer", "table": "rows", "columns": [key], "value": "other", "share": 0.5}
+    both = broken(case, fault(kind="together", faults=[gone, odd]), "rows", DAY, 1, frame)
+    hit = both.select(a=pl.col(name).is_null(), b=pl.col(key) == "other")
+    assert (hit["a"] & hit["b"]).mean() == pytest.approx(0.25, abs=0.03), "neither the same rows nor the others"
+    assert_frame_equal(broken(case, fault(kind="together", faults=[gone, odd]), "labels", DAY, 1, frame), frame)
+
+
 def test_a_row_and_its_label_go_together_and_what_comes_late_is_whole() -> None:
     case = spec()
     frame = rows(case, 3000)
@@ -143,6 +155,13 @@ def test_what_is_written_is_read_again(tmp_path: Path, path: str) -> None:
         ("{kind: shift, table: rows, columns: [colour], add: 1}", "no column colour in rows"),
         ("{kind: shift, table: rows, columns: [], add: 1}", "at least 1 item"),
         ("{kind: flood}", "flood"),
+        ("{kind: together, faults: [{kind: lost}, {kind: flip, share: 0.1}]}", "lost"),
+        ("{kind: together, faults: [{kind: flip, share: 0.1}]}", "at least 2 items"),
+        (
+            "{kind: together, faults: [{kind: flip, share: 0.1}, "
+            "{kind: nulls, table: rows, columns: [colour], share: 0.1}]}",
+            "no column colour in rows",
+        ),
         ("{kind: flip, share: 40}", "less than or equal to 1"),
     ],
 )
