@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sqlite3
@@ -25,6 +26,7 @@ from pipelines.settings import Settings
 from pipelines.spec import load_spec
 from tests.cases import REPOSITORY, Case, _hour, _put
 from tests.chain.conftest import ingest, runtime_of, train
+from tests.servers.channels import Place, serving
 
 _SECONDS = 240.0
 _SHARD = "predictions.shard"
@@ -55,6 +57,8 @@ class Live:
     case: Case
     where: servers.Places
     trap: Path
+    pager: Place
+    """The other side of the use case's channel of alerts."""
 
     def score(self, **conf: object) -> Run:
         """One scoring run by hand, to its end."""
@@ -113,6 +117,11 @@ class Live:
         """What the book says of a partition."""
         return [alert for alert in self.runtime.alerts.entries() if alert.partition == partition]
 
+    def paged(self, partition: str) -> list[tuple[str, str]]:
+        """Kind and state of each message about a partition that the pager got."""
+        events = [json.loads(body) for _, _, body in self.pager.got]
+        return [(one["kind"], one["state"]) for one in events if one["partition"] == partition]
+
     def sql(self, statement: str, *values: object) -> list[Any]:
         """One statement in Airflow's own database: how a test lets time pass."""
         with closing(sqlite3.connect(self.where.airflow / "airflow.db", timeout=30)) as database, database:
@@ -145,6 +154,7 @@ def live(third_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     path = project / third_case.path.relative_to(third_case.project)
     written = yaml.safe_load(path.read_text())
     written["scoring"] |= {"shard_rows": _SHARD_ROWS, "parallel": 2, "deadline_minutes": 24 * 60}
+    written["alerts"] = [{"name": "pager", "to": "webhook", "connection": "pager", "endpoint": "/events"}]
     written["gates"] |= {"bound": 0.0, "max_loss_to_lightgbm": 1.0, "golden": []}  # the gates are tested elsewhere
     path.write_text(yaml.safe_dump(written))
     shutil.copytree(REPOSITORY / "plugins", project / "plugins")
@@ -157,8 +167,9 @@ def live(third_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     runtime = runtime_of(case, home)
     ingest(runtime, list(case.keys))
     assert train(runtime, case.keys[-8]) == 1
-    with pytest.MonkeyPatch.context() as environment:
+    with serving(Place()) as pager, pytest.MonkeyPatch.context() as environment:
         for name, value in {
+            "AIRFLOW_CONN_PAGER": pager.connection,
             "OVERNIGHT_PROJECT": str(project),
             "OVERNIGHT_LANDING": str(landing),
             **servers.direct_loopback(),
@@ -169,7 +180,7 @@ def live(third_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             airflow = Airflow(running.airflow_url, servers.USER, servers.password(where))
             airflow.wait_for_dags({"readings_ingest", "readings_score"}, _SECONDS)
             settings = Settings(project=project, landing=landing, home=home, mlflow_uri=running.mlflow_url)
-            yield Live(airflow, Runtime(case.spec, settings, runtime.run), case, where, trap)
+            yield Live(airflow, Runtime(case.spec, settings, runtime.run), case, where, trap, pager)
 
 
 @pytest.mark.timeout(900)
@@ -247,6 +258,8 @@ def test_a_night_without_input_is_told_once_after_its_deadline_and_its_rerun_end
     assert alert.run == f"readings_ingest/{run.run_id}"
     log = (live.where.logs / "triggerer.log").read_text()
     assert log.count(f"the scores of {partition} are late") == 1
+    wait_for(lambda: live.paged(partition))
+    assert live.paged(partition) == [("late", "open")], "by the triggerer"
 
     live.airflow.clear(run, "rows.land")
     assert live.finish(run).state == "failed"
@@ -259,6 +272,7 @@ def test_a_night_without_input_is_told_once_after_its_deadline_and_its_rerun_end
     assert [line.state for line in told] == ["open", "resolved"]
     assert told[1].run == f"readings_score/{scored.run_id}"
     assert live.runtime.alerts.open() == []
+    assert live.paged(partition) == [("late", "open"), ("late", "resolved")]
 
 
 @pytest.mark.timeout(900)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import email
-import email.policy
 import json
-import socketserver
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +17,7 @@ from pipelines.errors import UnavailableError
 from pipelines.records import Alert, Condition
 from pipelines.spec import UseCase, load_spec
 from tests.dags.conftest import load_plugin
+from tests.servers.channels import Place, Post, serving
 
 PROJECT = Path(__file__).resolve().parents[2]
 _NOW = datetime(2013, 9, 2, 3, tzinfo=UTC)
@@ -29,75 +25,21 @@ _NOW = datetime(2013, 9, 2, 3, tzinfo=UTC)
 HOSTILE = "{{ conf.get('core', 'fernet_key') }} <!channel> <script>alert(1)</script> & {% for x in y %}"
 
 
-class Place(ThreadingHTTPServer):
-    """Takes POSTs, as Slack and a pager do; says 503 while it is ill."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
-        self.got: list[tuple[str, dict[str, str], str]] = []
-        self.ill = False
-
-
-class _Answers(BaseHTTPRequestHandler):
-    server: Place
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        if not self.server.ill:
-            self.server.got.append((self.path, dict(self.headers), body))
-        self.send_response(503 if self.server.ill else 200)
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
-
-
-class _Mails(socketserver.StreamRequestHandler):
-    """As much of SMTP (RFC 5321) as a client needs to leave a message."""
-
-    def handle(self) -> None:
-        self.wfile.write(b"220 ready\r\n")
-        while line := self.rfile.readline():
-            verb = line[:4].upper()
-            if verb == b"DATA":
-                self.wfile.write(b"354 go on\r\n")
-                lines = list(iter(self.rfile.readline, b".\r\n"))
-                self.server.got.append(email.message_from_bytes(b"".join(lines), policy=email.policy.default))  # type: ignore[attr-defined]
-            self.wfile.write(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
-            if verb == b"QUIT":
-                return
-
-
-class Post(socketserver.ThreadingTCPServer):
-    """An SMTP server."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Mails)
-        self.daemon_threads = True
-        self.got: list[email.message.EmailMessage] = []
-
-
 @pytest.fixture
 def place() -> Iterator[Place]:
-    with Place() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(Place()) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
 def post() -> Iterator[Post]:
-    with Post() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(Post()) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
 def channels(place: Place, post: Post, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The plugin, with connections to these servers."""
-    where = {"conn_type": "http", "schema": "http", "host": "127.0.0.1", "port": place.server_address[1]}
     slack = {
         "conn_type": "slackwebhook",
         "host": f"http://127.0.0.1:{place.server_address[1]}/services",
@@ -109,7 +51,7 @@ def channels(place: Place, post: Post, monkeypatch: pytest.MonkeyPatch) -> Modul
         "port": post.server_address[1],
         "extra": {"from_email": "nights@example.com", "disable_ssl": True, "disable_tls": True},
     }
-    monkeypatch.setenv("AIRFLOW_CONN_PAGER", json.dumps(where))
+    monkeypatch.setenv("AIRFLOW_CONN_PAGER", place.connection)
     monkeypatch.setenv("AIRFLOW_CONN_SLACK_NIGHTS", json.dumps(slack))
     monkeypatch.setenv("AIRFLOW_CONN_SMTP_NIGHTS", json.dumps(smtp))
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/nights")
