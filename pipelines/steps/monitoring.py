@@ -121,7 +121,9 @@ def observe(
         window=tuple(observed),
         pooled=inputs.pooled,
         pooled_score=pooled_score,
-        live=over_nights(measured(spec, labels.rows), [each.quality for each in observed if each.quality is not None]),
+        live=over_nights(
+            spec, measured(spec, labels.rows), [each.quality for each in observed if each.quality is not None]
+        ),
         live_labels=labels.rows.height,
         expected=expected(spec, scores.filter(~pl.col("partition").is_in(ripe))),
         new_labels=newer_labels(spec, store, told, seen.holdout[1], as_of) if told is not None else 0,

@@ -74,12 +74,13 @@ _STUDENT = (
 )
 
 
-def over_nights(whole: Estimate | None, nights: Sequence[Estimate]) -> Estimate | None:
+def over_nights(spec: UseCase, whole: Estimate | None, nights: Sequence[Estimate]) -> Estimate | None:
     """The window's metric with an interval that knows that rows of a night share its weather.
 
     A resampling of rows takes them as independent. Nights differ by more than that explains, so the interval is no
     narrower than Student's of the nights' own figures: t s / sqrt(G) of G nights. Of a single night nothing is known
-    of how much nights differ: its interval is its rows' alone.
+    of how much nights differ: its interval is its rows' alone. It ends where the metric does: no metric is below 0,
+    and no AUC and no accuracy above 1.
 
     Args:
         whole: `measured` on the rows of all nights.
@@ -89,9 +90,13 @@ def over_nights(whole: Estimate | None, nights: Sequence[Estimate]) -> Estimate 
         return whole
     freedom = len(nights) - 1
     t = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else 1.96 + 2.5 / freedom
+    most = 1.0 if spec.watched_metric in ("auc", "accuracy") else math.inf
     half = t * stdev([night.value for night in nights]) / math.sqrt(len(nights))
     return whole.model_copy(
-        update={"low": min(whole.low, whole.value - half), "high": max(whole.high, whole.value + half)}
+        update={
+            "low": max(0.0, min(whole.low, whole.value - half)),
+            "high": min(most, max(whole.high, whole.value + half)),
+        }
     )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 import yaml
 from click.testing import CliRunner
+from polars.testing import assert_frame_equal
 
 from pipelines import artifacts
 from pipelines.cli import main
@@ -21,6 +24,7 @@ from pipelines.ports import Draft
 from pipelines.records import Observations
 from pipelines.runtime import Runtime
 from pipelines.spec import UseCase
+from pipelines.steps.decisions import entries
 from pipelines.steps.watching import skew as skewed
 from pipelines.steps.watching.quality import expected, measured, over_nights
 from tests.cases.champions import DAYS, NAME, Champions
@@ -156,6 +160,26 @@ def test_labels_that_do_not_come_are_late_and_drift_is_seen_without_them(registe
     assert some.live_labels == 150
 
 
+def test_a_label_that_is_changed_after_it_matured_changes_what_is_seen_now_and_not_what_was_decided(
+    runtime: Runtime,
+) -> None:
+    seen = runtime.observe(AS_OF, WINDOW)
+    decision = runtime.decide(seen)
+    head = runtime.store.head("labels")
+    assert head is not None
+    told = labels(runtime, DAYS[9])
+    publish(runtime, "labels", {DAYS[9]: told.with_columns(~pl.col("stuck"))})
+    anew = runtime.observe(AS_OF, WINDOW)
+    assert anew.health.restated_labels == (DAYS[9],)
+    assert seen.live is not None
+    assert anew.live is not None
+    assert anew.live.value < seen.live.value, "the relation is another on that day"
+    assert runtime.decide(anew).id != decision.id
+    (first,) = (entry for entry in entries(runtime.store) if entry.decision.id == decision.id)
+    assert (first.decision, first.evidence) == (decision, seen), "what was decided on stays"
+    assert_frame_equal(runtime.store.scan(head, [DAYS[9]]).drop("partition").collect(), told)
+
+
 def test_a_window_reaches_into_days_that_are_not_there(runtime: Runtime) -> None:
     seen = runtime.observe("2024-05-14", 5)
     assert [each.state for each in seen.window][-2:] == ["missing", "missing"]
@@ -252,15 +276,19 @@ def test_nights_that_share_their_weather_make_the_interval_of_a_window_wider() -
         nights = [night(400) for _ in range(8)]
         figures = [found for each in nights if (found := measured(spec, each)) is not None]
         rows = measured(spec, pl.concat(nights))
-        wide = over_nights(rows, figures)
+        wide = over_nights(spec, rows, figures)
         assert rows is not None
         assert wide is not None
         alone += rows.low <= truth.value <= rows.high
         together += wide.low <= truth.value <= wide.high
     assert together >= 51, "95 % of 60, with luck of one in a thousand"
     assert alone < 51
-    assert over_nights(rows, figures[:1]) == rows
-    assert over_nights(None, figures) is None
+    assert over_nights(spec, rows, figures[:1]) == rows
+    assert over_nights(spec, None, figures) is None
+    apart = [figures[0].model_copy(update={"value": value}) for value in (0.1, 0.99)]
+    wide = over_nights(spec, rows, apart)
+    assert wide is not None
+    assert (wide.low, wide.high) == (0.0, 1.0 if spec.watched_metric == "auc" else wide.high)
 
 
 def test_a_regression_expects_nothing_and_few_rows_or_one_class_have_no_metric() -> None:
@@ -420,3 +448,32 @@ def test_people_are_told_of_the_night_once_and_of_its_end_and_of_no_night_that_h
     ] * 2
     code, said = overnight(runtime, "alerts", NAME, "--all")
     assert (code, "pressure PSI" in said) == (0, True)
+
+
+@pytest.mark.parametrize("years", [[0, -30, 20], [0, 20, -30]])
+def test_a_clock_that_moved_changes_no_decision_and_no_incident(
+    registered: Champions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, years: list[int]
+) -> None:
+    def nights(
+        folder: Path, moved: list[int]
+    ) -> tuple[list[tuple[str, bool, tuple[str, ...]]], list[tuple[str, str, str]]]:
+        runtime = champion(registered, folder, drift={"min_rows": 100, "window": 2}, retraining={"min_labels": 100})
+        head = runtime.store.head("rows")
+        assert head is not None
+        rows = runtime.store.scan(head, [DAYS[9]]).drop("partition").collect()
+        publish(runtime, "rows", {DAYS[9]: rows.with_columns(pl.col("pressure") + 3)})
+        score(runtime, [DAYS[9]])
+        told: list[tuple[str, str, str]] = []
+        for day, by in zip((DAYS[8], DAYS[9], DAYS[11]), moved, strict=True):
+            now = datetime(2024 + by, 5, 12, tzinfo=UTC)
+            monkeypatch.setattr("pipelines.runtime.watching.datetime", SimpleNamespace(now=lambda _, now=now: now))
+            run = runtime.run.model_copy(update={"at": now, "dag_id": "runs", "run_id": day})
+            mine = Runtime(runtime.spec, runtime.settings, run)
+            seen = mine.observe(day)
+            told += [(one.kind, one.state, one.partition) for one in mine.alert(seen, mine.decide(seen))]
+        return [(each.as_of, each.retrain, each.reasons) for each in runtime.decisions()], told
+
+    steady, moved = nights(tmp_path / "steady", [0, 0, 0]), nights(tmp_path / "moved", years)
+    assert moved == steady
+    assert [retrain for _, retrain, _ in steady[0]] == [False, True, False], "and a cool-down"
+    assert {("inputs", "open", DAYS[9]), ("inputs", "resolved", DAYS[9])} <= set(steady[1])

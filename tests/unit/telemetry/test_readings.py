@@ -179,6 +179,10 @@ def test_a_decision_about_a_former_champion_is_not_shown_and_of_a_night_looked_a
         again = watched.decide(seen.evidence.model_copy(update={"new_labels": rows}))
         assert again.id != first.id
         assert look(watched).decision == again
+    late = watched.run.model_copy(update={"backfill": True})
+    filled = Runtime(watched.spec, watched.settings, late).decide(seen.evidence.model_copy(update={"new_labels": 10}))
+    assert filled in watched.decisions()
+    assert look(watched).decision == again, "a backfill looks at the past"
 
 
 def _with(seen: Look, **changes: object) -> Look:
