@@ -2,7 +2,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines import partitions
@@ -281,6 +281,8 @@ STATES = st.lists(
     backfill=st.booleans(),
     cooling=st.integers(0, 30),
 )
+@example(states=[("observed", 0.0)] * 2, live=0.0, labels=200, new=1000, backfill=False, cooling=14)
+@example(states=[("observed", 0.0)] * 3, live=0.0, labels=200, new=1000, backfill=False, cooling=14)
 @settings(max_examples=150, deadline=None)
 def test_yes_is_never_said_on_unhealthy_data_in_a_backfill_or_in_a_cool_down(
     states, live, labels, new, backfill, cooling
@@ -293,7 +295,7 @@ def test_yes_is_never_said_on_unhealthy_data_in_a_backfill_or_in_a_cool_down(
     lost = sum(state in ("missing", "quarantined") for state, _ in states)
     judged = [psi for state, psi in states if state == "observed"]
     drifted = judged and 2 * len(judged) >= len(states) and sum(psi >= 0.25 for psi in judged) >= 0.5 * len(judged)
-    decayed = live is not None and labels >= 200 and 0.67 - live > 0.02
+    decayed = live is not None and labels >= 200 and len(judged) >= 3 and 0.67 - live > 0.02
     allowed = bool(states) and lost <= 0.1 * len(states) and new >= 1000 and cooling >= 14 and not backfill
     assert decision.retrain is bool((drifted or decayed) and allowed)
     assert decision == ask(window(*observed, live=live, labels=labels, new=new), past=past, backfill=backfill)
