@@ -10,6 +10,10 @@ The limit is one process, 1.0: shards save nothing on the same cores. What they 
 and a reading of them (24 bytes a row and the key), twice the loading of the model (50 ms) and, for Ray, two copies of
 the pieces through shared memory. Prediction, written before the first run: the rows weigh 40 columns, the scores 6, so
 writing and reading them once more is 0.05 to 0.10 of the work: 0.9 for two processes, 0.85 to 0.9 for Ray.
+
+Measured on a quiet machine: 0.81 and 0.55 at 1M rows, 0.84 and 0.79 at 8M. The prediction forgot that the merge has one
+core: a file of a million scores is encoded in 0.11 s, while two cores score them in 0.46 s. Row groups would have to be
+copied as bytes, for which pyarrow has no call. What is left of Ray's distance, some 0.4 s, is the same at any size.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ def _broken(spec: UseCase, fault: Fault, table: str, seed: str, night: int, fram
         if isinstance(fault, Flip):
             return _flipped(spec, frame, fault.share, generator)
         return _shuffled(spec, frame, fault.share * _grown(fault, night), generator)
-    if isinstance(fault, LateLabels | Lost | Together):
+    assert not isinstance(fault, Together), "those that come together are single ones"
+    if isinstance(fault, LateLabels | Lost):
         return frame  # these change when a file comes, and not what is in it
     if isinstance(fault, Thin):
         return _thinned(spec, frame, fault.share)

@@ -6,7 +6,8 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines import __version__
@@ -52,14 +53,21 @@ class Ground:
         told = json.dumps([self.spec.digest, self.drills.first, self.drills.last, __version__])
         home = self._root / f"base-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
         home.mkdir(parents=True, exist_ok=True)
-        with (self._root / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (home / _READY).exists():
+        with self._turn():
+            ready = home / _READY  # and what was there then; an empty one is of a version that did not say
+            if not ready.exists() or not ready.stat().st_size:
                 shutil.rmtree(home)
                 home.mkdir()
                 self._make(home, tell)
-                (home / _READY).touch()
+                ready.write_text("\n".join(_artifacts(home)))
         return home
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One process at a time."""
+        with (self._root / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _make(self, home: Path, tell: Tell) -> None:
         runtime = self.runtime(home, self._settings.landing_zone, "base")
@@ -95,12 +103,20 @@ class Ground:
         return Runtime(self.spec, settings, RunInfo(run_id=f"drill-{run}", dag_id="drill"))
 
     def play(self, name: str, base: Path, tell: Tell) -> list[PlayedNight]:
-        """Plays one drill and gives what each of its nights came to.
+        """Plays one drill and gives what each of its nights came to. Another one of the use case waits for it.
 
         Args:
             name: of a drill.
             base: what `base` gave.
         """
+        with self._turn():
+            try:
+                return self._play(name, base, tell)
+            finally:  # MLflow keeps the artifacts of a copy's trainings where it keeps those of the base
+                for path in _artifacts(base) - set((base / _READY).read_text().splitlines()):
+                    shutil.rmtree(base / path)
+
+    def _play(self, name: str, base: Path, tell: Tell) -> list[PlayedNight]:
         drill = self.drills.drills[name]
         home = self.stage(name, base)
         theirs = self.runtime(base, self._settings.landing_zone, "source")
@@ -179,6 +195,11 @@ class Ground:
                 frame = broken(self.spec, fault, table, key, night, frame)
             write(home / "landing", self.spec.tables[table], key, frame)
         return list(due)
+
+
+def _artifacts(home: Path) -> set[str]:
+    """The folders of runs and of models below a home."""
+    return {str(path.relative_to(home)) for path in home.glob("mlflow/artifacts/*/*")}
 
 
 def _distance(begin: str, key: str, granularity: keys.Granularity) -> int:

@@ -32,3 +32,12 @@ def test_a_drill_ends_as_it_was_written_down(ground: Ground, name: str) -> None:
     claims = judge(ground.drills.drills[name].expect, nights)
     shown = "\n".join([*lines, *(f"{'yes' if each.held else 'NO'}: {each.said}: {each.found}" for each in claims)])
     assert all(each.held for each in claims), shown
+
+
+def test_a_retraining_of_a_drill_leaves_nothing_in_the_base(ground: Ground) -> None:
+    base = ground.base(lambda _: None)
+    kept = {str(path) for path in base.rglob("*")}
+    nights = ground.play("sudden_shift", base, lambda _: None)
+    assert any(night.decision.retrain for night in nights)
+    left = {path for path in base.rglob("*") if path.is_file() and str(path) not in kept}
+    assert left == set()
