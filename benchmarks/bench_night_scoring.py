@@ -24,9 +24,9 @@ them; the best of five):
     plan; fetch, verify; load                  0.03; 0.006; 0.02
     audit; publish                             0.09; 0.03
 
-What is left of it, on a quiet machine of two cores (1M rows, the best of five): 1.18 CPU-seconds in 0.65 s to score, and
-0.06 s of plan, audit and publish. Of these the session takes 0.48, features 0.14, texts to codes 0.13, casts 0.07, the
-file 0.11, counting 0.06 to 0.10. The parts alone are 1.0 CPU-seconds, so with two whole cores 0.50 s, 0.49 of the
+What is left of it, on a quiet machine of two cores (1M rows, the best of five): 1.18 CPU-seconds in 0.65 s to score,
+and 0.06 s of plan, audit and publish. Of these the session takes 0.48, features 0.14, texts to codes 0.13, casts 0.07,
+the file 0.11, counting 0.06 to 0.10. The parts alone are 1.0 CPU-seconds, so with two whole cores 0.50 s, 0.49 of the
 session's limit, is the most without code of our own in C; 0.37 is measured. Two goals are past what any engine around
 this session can reach: the session's 0.245 s and the decoding's 0.05 s are 0.29 s, where ten times pyfunc (1.87 s) asks
 for 0.19 s, and eight times torch (2.78 s) for 0.35 s.
