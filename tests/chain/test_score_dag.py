@@ -256,10 +256,10 @@ def test_a_night_without_input_is_told_once_after_its_deadline_and_its_rerun_end
     assert alert.what == "its rows are not published"
     assert "readings_ingest" in alert.remedy
     assert alert.run == f"readings_ingest/{run.run_id}"
-    log = (live.where.logs / "triggerer.log").read_text()
-    assert log.count(f"the scores of {partition} are late") == 1
     wait_for(lambda: live.paged(partition))
     assert live.paged(partition) == [("late", "open")], "by the triggerer"
+    log, said = live.where.logs / "triggerer.log", f"the scores of {partition} are late"
+    wait_for(lambda: said in log.read_text())  # it writes the book first
 
     live.airflow.clear(run, "rows.land")
     assert live.finish(run).state == "failed"
@@ -273,6 +273,7 @@ def test_a_night_without_input_is_told_once_after_its_deadline_and_its_rerun_end
     assert told[1].run == f"readings_score/{scored.run_id}"
     assert live.runtime.alerts.open() == []
     assert live.paged(partition) == [("late", "open"), ("late", "resolved")]
+    assert log.read_text().count(said) == 1
 
 
 @pytest.mark.timeout(900)
