@@ -165,7 +165,7 @@ def _scored(settings: Settings, last: str) -> None:
     runtime = Runtime.open("flights", run=RunInfo(run_id="bench"), settings=settings)
     for table in runtime.tables():
         runtime.publish(runtime.validate(runtime.land(table, runtime.span(_FIRST, last))))
-    runtime.challenge(_TRAINED, "bench")
+    assert runtime.challenge(_TRAINED, "bench") is not None, "the gates refused the champion"
     scored = runtime.score(runtime.span(shift(_TRAINED, 1, "day"), last))
     runtime.publish_scores(runtime.audit_scores(scored))
 

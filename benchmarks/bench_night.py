@@ -69,7 +69,7 @@ def _champion(home: Path, mlflow_url: str) -> None:
     runtime = Runtime.open("flights", run=RunInfo(run_id="bench"), settings=settings)
     for table in runtime.tables():
         runtime.publish(runtime.validate(runtime.land(table, runtime.span(*_HISTORY))))
-    runtime.challenge(_HISTORY[1], "bench")
+    assert runtime.challenge(_HISTORY[1], "bench") is not None, "the gates refused the champion"
 
 
 def _cpu(state: servers.State) -> float:

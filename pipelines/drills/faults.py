@@ -9,6 +9,7 @@ import polars as pl
 
 from pipelines.spec import UseCase
 from pipelines.spec.drills import (
+    Change,
     Concept,
     Fault,
     Flip,
@@ -32,14 +33,16 @@ def broken(spec: UseCase, fault: Fault, table: str, partition: str, night: int, 
         night: of the fault, from 1.
         frame: what the source sent.
     """
+    if isinstance(fault, LateLabels | Lost):
+        return frame  # these change when a file comes, and not what is in it
     if isinstance(fault, Together):
         for number, each in enumerate(fault.faults):
-            frame = _broken(spec, each, table, f"{partition}/{number}", night, frame)  # other rows for each
+            frame = _changed(spec, each, table, f"{partition}/{number}", night, frame)  # other rows for each
         return frame
-    return _broken(spec, fault, table, partition, night, frame)
+    return _changed(spec, fault, table, partition, night, frame)
 
 
-def _broken(spec: UseCase, fault: Fault, table: str, seed: str, night: int, frame: pl.DataFrame) -> pl.DataFrame:
+def _changed(spec: UseCase, fault: Change, table: str, seed: str, night: int, frame: pl.DataFrame) -> pl.DataFrame:
     generator = np.random.default_rng(zlib.crc32(f"{spec.name}/{table}/{seed}".encode()))
     if isinstance(fault, Flip | Concept):
         if table != spec.label.table:
@@ -47,9 +50,6 @@ def _broken(spec: UseCase, fault: Fault, table: str, seed: str, night: int, fram
         if isinstance(fault, Flip):
             return _flipped(spec, frame, fault.share, generator)
         return _shuffled(spec, frame, fault.share * _grown(fault, night), generator)
-    assert not isinstance(fault, Together), "those that come together are single ones"
-    if isinstance(fault, LateLabels | Lost):
-        return frame  # these change when a file comes, and not what is in it
     if isinstance(fault, Thin):
         return _thinned(spec, frame, fault.share)
     if table != fault.table:

@@ -59,7 +59,7 @@ class Ground:
                 shutil.rmtree(home)
                 home.mkdir()
                 self._make(home, tell)
-                ready.write_text("\n".join(_artifacts(home)))
+                ready.write_text("\n".join(sorted(_artifacts(home))))
         return home
 
     @contextmanager

@@ -7,11 +7,10 @@ from pipelines.ports.data import STATIC, DataSource, Draft, LandedFrame, Snapsho
 from pipelines.ports.models import FairnessAuditor, ModelRegistry, ModelReviewer, Signed, Signer, UnderReview
 from pipelines.ports.scores import Consignment, ShardJob, ShardPool, Sink
 from pipelines.ports.training import OnProgress, OnTrial, RemoteTrainer, Searcher, Trainer
-from pipelines.ports.watching import WORKSPACE, DriftDetector, DriftReporter
+from pipelines.ports.watching import DriftDetector, DriftReporter
 
 __all__ = [
     "STATIC",
-    "WORKSPACE",
     "Consignment",
     "DataSource",
     "Draft",

@@ -62,10 +62,6 @@ class DriftDetector(Protocol):
         ...
 
 
-#: Folder below the root of the reports that a reporter's own UI opens, for all use cases together.
-WORKSPACE = "evidently"
-
-
 class DriftReporter(Protocol):
     """Writes the drift report that people read."""
 

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
 
 
+#: Folder below the root of the reports that a reporter's own UI opens, for all use cases together.
+WORKSPACE = "evidently"
+
 Task = Literal["binary", "multiclass", "regression"]
 
 

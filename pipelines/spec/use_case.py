@@ -11,7 +11,7 @@ from pipelines import partitions
 from pipelines.errors import SpecError
 from pipelines.partitions import Granularity
 from pipelines.spec.alerts import Channel
-from pipelines.spec.base import Name, SpecModel
+from pipelines.spec.base import WORKSPACE, Name, SpecModel
 from pipelines.spec.data import Features, Label, Table
 from pipelines.spec.delivery import Delivery, shared_place
 from pipelines.spec.gates import Gates
@@ -98,7 +98,7 @@ class UseCase(SpecModel):
             for name in names:
                 if name not in self.tables:
                     raise ValueError(f"{field}: no table {name!r}; there are: {', '.join(self.tables)}")
-        if self.name == "evidently":
+        if self.name == WORKSPACE:
             raise ValueError("name: the folder of Evidently's workspace among the reports has it; choose another name")
         if reserved := {"predictions", "quarantine", "promotions", "decisions", "deliveries"} & set(self.tables):
             raise ValueError(f"tables: {', '.join(sorted(reserved))} are Overnight's own; choose another name")

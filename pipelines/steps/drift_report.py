@@ -8,9 +8,10 @@ import polars as pl
 
 from pipelines import artifacts
 from pipelines.errors import NotFoundError, explain
-from pipelines.ports import WORKSPACE, DriftReporter, ModelRegistry, SnapshotStore
+from pipelines.ports import DriftReporter, ModelRegistry, SnapshotStore
 from pipelines.records import Observations
 from pipelines.spec import UseCase
+from pipelines.spec.base import WORKSPACE
 from pipelines.steps.features import build_features
 from pipelines.steps.inputs import heads
 from pipelines.steps.training import SAMPLE, sample

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import InputError
-from pipelines.ports import WORKSPACE, DataSource, SnapshotStore
+from pipelines.ports import DataSource, SnapshotStore
 from pipelines.records import Delivered, Quarantined, ValidationReport
 from pipelines.spec import UseCase
+from pipelines.spec.base import WORKSPACE
 from pipelines.steps.deliveries import deliveries
 from pipelines.steps.erasing.traces import Traces
 from pipelines.steps.predictions import PREDICTIONS

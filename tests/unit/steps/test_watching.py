@@ -286,9 +286,11 @@ def test_nights_that_share_their_weather_make_the_interval_of_a_window_wider() -
     assert over_nights(spec, rows, figures[:1]) == rows
     assert over_nights(spec, None, figures) is None
     apart = [figures[0].model_copy(update={"value": value}) for value in (0.1, 0.99)]
-    wide = over_nights(spec, rows, apart)
-    assert wide is not None
-    assert (wide.low, wide.high) == (0.0, 1.0 if spec.watched_metric == "auc" else wide.high)
+    loss, order = over_nights(spec, rows, apart), over_nights(binary("auc"), rows, apart)
+    assert loss is not None
+    assert order is not None
+    assert (loss.low, order.low, order.high) == (0.0, 0.0, 1.0)
+    assert loss.high > 1.0, "a loss has no highest value"
 
 
 def test_a_regression_expects_nothing_and_few_rows_or_one_class_have_no_metric() -> None:
