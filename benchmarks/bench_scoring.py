@@ -34,6 +34,8 @@ _ROWS, _TRAIN = 400_000, 20_000
 _PEER_TILES = (2048, 4096, 8192, 32_768, _ROWS)
 #: Rows of a pandas chunk.
 _CHUNK = 50_000
+#: How far int8 scores are from fp32 ones, on average, at most.
+_INT8 = 0.02
 
 
 def _spec() -> UseCase:
@@ -162,49 +164,23 @@ def _torch(spec: UseCase, data: Path, out: Path, scores: NDArray[np.float32]) ->
         In eager mode from numbers as they are, which is what the int8 session is given as well; in eager mode from
         numbers that are scaled already; compiled, from those.
     """
-    import json
-
     import torch
-    from safetensors.torch import load_file
 
-    from pipelines.training import prepare
+    from benchmarks.torch_peer import TorchPeer
     from pipelines.training.data import read
-    from pipelines.training.networks import Student
 
-    card = json.loads((out / "model.json").read_text("utf-8"))
-    preparation = prepare.fit(read(spec, data / "train.parquet"))
-    student = Student(spec.training.student, preparation, 1)
-    student.load_state_dict(load_file(out / "student.safetensors"))
-    student.eval()
+    peer = TorchPeer(spec, out, data / "train.parquet")
     table = read(spec, data / "rows.parquet")
-    encoded = preparation.encode(table)
+    encoded = peer.preparation.encode(table)
     scaled = [torch.from_numpy(part) for part in (encoded.numeric, encoded.missing, encoded.codes)]
     raw = [torch.from_numpy(np.ascontiguousarray(table.numeric)), scaled[2]]
-    low, high, centre, scale, width = (
-        torch.as_tensor(np.asarray(part, np.float32))
-        for part in (preparation.low, preparation.high, preparation.centre, preparation.scale, preparation.width)
-    )
-    varying, flagged = torch.as_tensor(preparation.varying), torch.as_tensor(preparation.flagged, dtype=torch.int64)
-    torch.set_num_threads(usable_cores())
-
-    def whole(numbers: torch.Tensor, codes: torch.Tensor) -> Any:
-        chosen = numbers[:, varying]
-        z = (torch.clamp(torch.where(chosen.isnan(), centre, chosen), low, high) - centre) * scale
-        bounded = z / torch.sqrt(z * z * (width**2 / prepare.BOUND**2) + width**2)
-        return student(bounded, numbers[:, flagged].isnan().float(), codes)
 
     def best(network: Any, tiles: tuple[int, ...], arrays: list[torch.Tensor]) -> float:
-        def score(tile: int) -> torch.Tensor:
-            with torch.inference_mode():
-                parts = [network(*(part[at : at + tile] for part in arrays)) for at in range(0, _ROWS, tile)]
-                return torch.sigmoid(torch.cat(parts)[:, 0, 0] / card["calibration"]["temperature"])
+        assert np.abs(peer.score(network, arrays, tiles[0]).numpy() - scores).mean() < _INT8
+        return max(_rate(lambda tile=tile: peer.score(network, arrays, tile)) for tile in tiles)
 
-        # Calibrated by isotonic lines the scores differ; their order hardly does.
-        both = pl.DataFrame({"torch": score(tiles[0]).numpy(), "served": scores})
-        assert both.select(pl.corr("torch", "served", method="spearman")).item() > 0.97
-        return max(_rate(lambda tile=tile: score(tile)) for tile in tiles)
-
-    same, eager = best(whole, _PEER_TILES, raw), best(student, _PEER_TILES, scaled)
+    student = peer.student
+    same, eager = best(peer.logits, _PEER_TILES, raw), best(student, _PEER_TILES, scaled)
     try:
         # One shape, so that no tile is compiled anew: all tiles of 4,000 rows.
         return same, eager, best(torch.compile(student, dynamic=False), (4000,), scaled)
@@ -228,5 +204,5 @@ def _pyfunc(out: Path, rows: pl.DataFrame, scores: NDArray[np.float32]) -> Calla
         chunks = (frame.iloc[at : at + _CHUNK] for at in range(0, _ROWS, _CHUNK))
         return np.concatenate([np.asarray(model.predict(chunk)["score"]) for chunk in chunks])
 
-    assert np.abs(score() - scores).mean() < 0.02
+    assert np.abs(score() - scores).mean() < _INT8
     return score

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipelines.errors import TrainingError, explain
 from pipelines.spec import UseCase
+from pipelines.training import joint
 from pipelines.training.calibrate import Calibration
 from pipelines.training.networks import EMBEDDING, Student
 from pipelines.training.prepare import BOUND, FIRST, MISSING, NULL_WORDS, UNKNOWN, Preparation
@@ -68,6 +69,12 @@ class Graph:
     def line(self, tensor: str, feature: str) -> str:
         """[n] or [n, 1] to [1, n]."""
         return self._shaped(tensor, "as_line", (1, -1), f"line:{feature}")
+
+    def pick(self, table: str, index: str, output: str) -> str:
+        """A table's value by each index, [n] from [m]: a Gather copies slices, and takes seven times as long for one
+        number each.
+        """
+        return self.add("GatherElements", [table, index], output, axis=0)
 
     def _shaped(self, tensor: str, shape: str, sizes: tuple[int, int], output: str) -> str:
         if all(constant.name != _INSIDE + shape for constant in self.constants):
@@ -123,9 +130,9 @@ def build(
     graph = Graph()
     parts = _numbers(graph, spec.features.numeric, preparation)
     if student.embedding is not None:
-        parts.append(_embed(graph, spec.features.categorical, preparation, student, half))
+        parts += _embed(graph, spec.features.categorical, preparation, student, half)
     layers = _half_layers if half else _layers
-    hidden = layers(graph, student, concat(graph, parts, "features"))
+    hidden = layers(graph, _weights(student, preparation), concat(graph, parts, "features"))
     head(graph, spec, hidden, calibration, mean, scale)
     return finish(graph, spec)
 
@@ -173,16 +180,20 @@ def _numbers(graph: Graph, numeric: Sequence[str], preparation: Preparation) -> 
         raw = concat(graph, [lines[i] for i in preparation.varying], "numeric", axis=0)
         null = graph.add("IsNaN", [raw], "numeric_null")
         centre = graph.constant("centre", preparation.centre[:, None])
-        filled = graph.add("Where", [null, centre, raw], "filled")
-        raised = graph.add("Max", [filled, graph.constant("low", preparation.low[:, None])], "raised")
+        raised = graph.add("Max", [raw, graph.constant("low", preparation.low[:, None])], "raised")
         clipped = graph.add("Min", [raised, graph.constant("high", preparation.high[:, None])], "clipped")
         centred = graph.add("Sub", [clipped, centre], "centred")
         z = graph.add("Mul", [centred, graph.constant("scale", preparation.scale[:, None])], "scaled")
-        parts.append(_bound(graph, z, preparation))
+        # A null is filled with the centre, which is 0 here: last, where int8 graphs fill bytes (narrow.py).
+        nothing = graph.constant("centred_null", np.zeros(1, np.float32))
+        parts.append(graph.add("Where", [null, nothing, _bound(graph, z, preparation)], "filled"))
     if preparation.flagged:
         flagged = concat(graph, [lines[i] for i in preparation.flagged], "flagged", axis=0)
         absent = graph.add("IsNaN", [flagged], "flagged_null")
-        parts.append(graph.add("Cast", [absent], "missing", to=TensorProto.FLOAT))
+        ends = [
+            graph.constant(f"flag_{word}", np.array([value], np.float32)) for word, value in (("on", 1), ("off", 0))
+        ]
+        parts.append(graph.add("Where", [absent, *ends], "missing"))
     return [graph.add("Transpose", [concat(graph, parts, "number_lines", axis=0)], NUMBERS)] if parts else []
 
 
@@ -195,47 +206,79 @@ def _bound(graph: Graph, z: str, preparation: Preparation) -> str:
     return graph.add("Div", [z, graph.add("Sqrt", [total], "bound_root")], "bounded")
 
 
-def _embed(graph: Graph, categorical: Sequence[str], preparation: Preparation, student: Student, half: bool) -> str:
-    """Strings to codes, codes to rows of the one embedding table, float32 [n, c * EMBEDDING]."""
+def _embed(
+    graph: Graph, categorical: Sequence[str], preparation: Preparation, student: Student, half: bool
+) -> list[str]:
+    """Strings to codes, codes to rows of embedding tables: float32 [n, c * EMBEDDING] in all, in the order of
+    `joint.group`.
+    """
     assert student.embedding is not None
     codes = []
     for name, words in zip(categorical, preparation.vocabularies, strict=True):
         codes.append(graph.line(graph.code(name, words), name))
-    offset = graph.constant("offset", student.offset.numpy()[:, None])
-    lines = graph.add("Add", [concat(graph, codes, "codes", axis=0), offset], "index_lines")
-    index = graph.add("Transpose", [lines], "index")
-    weight = student.embedding.weight.detach().numpy()
-    table = graph.constant("embedding", weight.astype(np.float16) if half else weight)
-    embedded = graph.add("Gather", [table, index], "embedded", axis=0)
+    sizes = preparation.cardinalities
+    tables = np.split(student.embedding.weight.detach().numpy(), np.cumsum(sizes)[:-1])
+    grouping, parts = joint.group(sizes), []
+    if grouping.pairs:
+        firsts, seconds = zip(*grouping.pairs, strict=True)
+        width = graph.constant("pair_width", np.array([[sizes[place]] for place in seconds], np.int64))
+        begun = graph.add("Mul", [concat(graph, [codes[i] for i in firsts], "pair_first", axis=0), width], "pair_begin")
+        lines = graph.add("Add", [begun, concat(graph, [codes[i] for i in seconds], "pair_second", axis=0)], "pair")
+        parts.append(
+            _rows(graph, "pairs", [joint.pair_table(tables[i], tables[j]) for i, j in grouping.pairs], lines, half)
+        )
+    if grouping.alone:
+        lines = concat(graph, [codes[i] for i in grouping.alone], "single", axis=0)
+        parts.append(_rows(graph, "singles", [tables[i] for i in grouping.alone], lines, half))
+    return parts
+
+
+def _rows(graph: Graph, name: str, tables: Sequence[NDArray[np.float32]], lines: str, half: bool) -> str:
+    """The rows of tables [m, d] beside each other, [n, t * d], by their indices [t, n]."""
+    begins = np.cumsum([0, *(len(table) for table in tables[:-1])])
+    placed = graph.add(
+        "Add", [lines, graph.constant(f"{name}_begin", begins[:, None].astype(np.int64))], f"{name}_lines"
+    )
+    index = graph.add("Transpose", [placed], f"{name}_index")
+    whole = np.concatenate(tables)
+    table = graph.constant(f"{name}_embedding", whole.astype(np.float16) if half else whole)
+    rows = graph.add("Gather", [table, index], f"{name}_embedded", axis=0)
     if half:
-        embedded = graph.add("Cast", [embedded], "embedded_wide", to=TensorProto.FLOAT)
-    shape = graph.constant("embedded_shape", np.array([-1, EMBEDDING * len(codes)], np.int64))
-    return graph.add("Reshape", [embedded, shape], "categories")
+        rows = graph.add("Cast", [rows], f"{name}_wide", to=TensorProto.FLOAT)
+    shape = graph.constant(f"{name}_shape", np.array([-1, whole.shape[1] * len(tables)], np.int64))
+    return graph.add("Reshape", [rows, shape], name)
 
 
-def _layers(graph: Graph, student: Student, x: str) -> str:
-    last = len(student.linears) - 1
-    for i, layer in enumerate(student.linears):
-        weight = graph.constant(f"weight{i}", layer.weight.detach().numpy().T)
-        bias = graph.constant(f"bias{i}", layer.bias.detach().numpy())
-        x = graph.add("Gemm", [x, weight, bias], f"layer{i}")
+def _weights(student: Student, preparation: Preparation) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Weight [i, o] and bias [o] of each layer; the first one's inputs in the order in which embeddings come out."""
+    layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in student.linears]
+    before = len(preparation.varying) + len(preparation.flagged)
+    begins = before + EMBEDDING * np.array(joint.group(preparation.cardinalities).order, np.int64)
+    order = np.concatenate([np.arange(before), (begins[:, None] + np.arange(EMBEDDING)).ravel()])
+    weight, bias = layers[0]
+    return [(weight[order], bias), *layers[1:]]
+
+
+def _layers(graph: Graph, weights: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], x: str) -> str:
+    last = len(weights) - 1
+    for i, (weight, bias) in enumerate(weights):
+        x = graph.add("Gemm", [x, graph.constant(f"weight{i}", weight), graph.constant(f"bias{i}", bias)], f"layer{i}")
         if i < last:
             x = graph.add("Relu", [x], f"relu{i}")
     return x
 
 
-def _half_layers(graph: Graph, student: Student, x: str) -> str:
+def _half_layers(graph: Graph, weights: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], x: str) -> str:
     """As `_layers`, all but the last in float16. What might overflow float16 is held at its largest number."""
-    last = len(student.linears) - 1
+    last = len(weights) - 1
     x = graph.add("Cast", [x], "features_half", to=TensorProto.FLOAT16)
     largest = graph.constant("largest_half", np.array([np.finfo(np.float16).max], np.float16))
-    for i, layer in enumerate(student.linears):
+    for i, (weight, bias) in enumerate(weights):
         if i == last:
             x = graph.add("Cast", [x], "hidden_wide", to=TensorProto.FLOAT)
         kind = np.float32 if i == last else np.float16
-        weight = graph.constant(f"weight{i}", layer.weight.detach().numpy().T.astype(kind))
-        bias = graph.constant(f"bias{i}", layer.bias.detach().numpy().astype(kind))
-        x = graph.add("Gemm", [x, weight, bias], f"layer{i}")
+        held = [graph.constant(f"weight{i}", weight.astype(kind)), graph.constant(f"bias{i}", bias.astype(kind))]
+        x = graph.add("Gemm", [x, *held], f"layer{i}")
         if i < last:
             x = graph.add("Min", [graph.add("Relu", [x], f"relu{i}"), largest], f"held{i}")
     return x
@@ -283,13 +326,13 @@ def _isotonic(graph: Graph, logits: str, calibration: Calibration) -> None:
     while half:
         # Where the segment begins that is `half` further on, by where we are; at first that is 0.
         ahead = graph.constant(f"begin_ahead{half}", begins[half:] if at else begins[half : half + 1])
-        begin = graph.add("Gather", [ahead, at], f"begin{half}") if at else ahead
+        begin = graph.pick(ahead, at, f"begin{half}") if at else ahead
         right = graph.add("GreaterOrEqual", [z, begin], f"right{half}")
         # A Where of two integers takes ten times as long as this product and this sum.
         counted = graph.add("Cast", [right], f"counted{half}", to=TensorProto.INT32)
         taken = graph.add("Mul", [counted, graph.constant(f"half{half}", np.array([half], np.int32))], f"taken{half}")
         at = graph.add("Add", [at, taken], f"segment{half}") if at else taken
         half //= 2
-    begin, bottom, top, slope = (graph.add("Gather", [table, at], f"{name}_here") for name, table in known.items())
+    begin, bottom, top, slope = (graph.pick(table, at, f"{name}_here") for name, table in known.items())
     rise = graph.add("Mul", [graph.add("Sub", [z, begin], "into_segment"), slope], "rise")
     graph.add("Min", [graph.add("Add", [bottom, rise], "line"), top], SCORE)

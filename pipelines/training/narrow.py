@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto
 
-#: Operators that give their inputs' values in another order or shape, by the inputs that hold values.
-_MOVES = {"Concat": slice(None), "Transpose": slice(1), "Reshape": slice(1)}
+#: Operators that give some of their inputs' values in another order or shape, by the inputs that hold values.
+_MOVES = {"Concat": slice(None), "Transpose": slice(1), "Reshape": slice(1), "Where": slice(1, 3)}
 
 
 def narrow(model: ModelProto) -> None:

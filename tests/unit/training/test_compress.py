@@ -223,7 +223,7 @@ def test_fp16_keeps_inputs_and_the_last_layer_in_float32_and_holds_what_would_ov
     model = onnx.load(made.out / "model.onnx")
     kinds = {constant.name: constant.data_type for constant in model.graph.initializer}
     assert {kinds[f"overnight:weight{i}"] for i in (0, 1)} == {onnx.TensorProto.FLOAT16}
-    assert kinds["overnight:embedding"] == onnx.TensorProto.FLOAT16
+    assert kinds["overnight:pairs_embedding"] == onnx.TensorProto.FLOAT16
     assert {kinds[name] for name in ("overnight:weight2", "overnight:centre")} == {onnx.TensorProto.FLOAT}
     assert np.isfinite(made.onnx_scores(compress.MODEL, hostile(64))).all()
 
@@ -282,11 +282,13 @@ def test_rounding_before_values_are_moved_changes_no_bit_of_a_score(
     made, table = Made(binary, tmp_path / "made"), hostile(500)
     made.write()
     early = made.onnx_scores("model.onnx", table)
-    kinds = {constant.name: constant.data_type for constant in onnx.load(made.out / "model.onnx").graph.initializer}
-    assert kinds["overnight:embedding_rounded"] == onnx.TensorProto.UINT8
+    graph = onnx.load(made.out / "model.onnx").graph
+    kinds = {constant.name: constant.data_type for constant in graph.initializer}
+    assert kinds["overnight:pairs_embedding_rounded"] == onnx.TensorProto.UINT8
+    assert [node.op_type for node in graph.node if node.output[0] == "overnight:filled_rounded"] == ["Where"]
     monkeypatch.setattr(quantize, "narrow", lambda _: None)
     made.write()
-    assert "overnight:embedding" in {put.name for put in onnx.load(made.out / "model.onnx").graph.initializer}
+    assert "overnight:pairs_embedding" in {put.name for put in onnx.load(made.out / "model.onnx").graph.initializer}
     np.testing.assert_array_equal(made.onnx_scores("model.onnx", table), early)
 
 
