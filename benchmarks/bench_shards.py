@@ -6,15 +6,15 @@ starting processes and importing; for Ray the start of the cluster, of the drive
 which scores a partition of a thousand rows first. Counted: opening the store, loading the model, the pieces' way back,
 merging and staging.
 
-The limit is one process, 1.0: shards save nothing on the same cores. What they add is a second writing of the scores
-and a reading of them (24 bytes a row and the key), twice the loading of the model (50 ms) and, for Ray, two copies of
-the pieces through shared memory. Prediction, written before the first run: the rows weigh 40 columns, the scores 6, so
-writing and reading them once more is 0.05 to 0.10 of the work: 0.9 for two processes, 0.85 to 0.9 for Ray.
+The limit is one process, 1.0: shards save nothing on the same cores. What they add is a copy of the pieces into one
+file (24 bytes a row and the key), twice the loading of the model (50 ms) and, for Ray, two copies of the pieces through
+shared memory.
 
-Measured on a quiet machine: 0.81 and 0.55 at 1M rows, 0.84 and 0.79 at 8M. The prediction forgot that the merge has one
-core: a file of a million scores is encoded in 0.11 s, while two cores score them in 0.46 s. Row groups would have to be
-copied as bytes, for which pyarrow has no call.
-What is left of Ray's distance, 0.2 to 0.3 s beside two processes, is the same at both sizes.
+The first merge read the pieces and encoded them again: 0.81 and 0.55 at 1M rows, 0.84 and 0.79 at 8M, since it has one
+core, which takes 0.11 s for a million scores that two cores make in 0.46 s. Prediction, written before row groups were
+copied as the bytes that they are (`pipelines/row_groups.py`): the merge goes from 0.13 s to 0.02 s, so 0.95 at 1M.
+Measured: staging 0.022 s, 0.92 at 1M and 0.98 at 8M. What was left of Ray's distance was its driver, which took 0.27 s
+to leave the cluster while nobody could go on; without that wait 0.90 at 1M and 0.94 at 8M.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from pipelines import artifacts
 from pipelines.backends.psi import PopulationStability
 from pipelines.backends.ray_pool import RayPool
 from pipelines.machine import usable_cores
+from pipelines.parquet import GROUP_ROWS
 from pipelines.ports import Draft, ShardJob
 from pipelines.records import ModelRef, Piece, RunInfo, Scored, ScorePlan, Shard
 from pipelines.runtime import Runtime
@@ -130,8 +131,8 @@ def _case(root: Path) -> _Case:
     sizes = {**dict.fromkeys(_FIRST, _WARM), _BIG: _ROWS}
     for seed, (day, count) in enumerate(sizes.items()):
         publish(runtime.store, Draft(partition=day, frame=_rows(spec, count, 100 + seed)))
-    size = -(-_ROWS // _SHARDS)
-    cut = [Shard(partitions=(_BIG,), start=at, rows=min(size, _ROWS - at)) for at in range(0, _ROWS, size)]
+    size = -(-_ROWS // (_SHARDS * GROUP_ROWS)) * GROUP_ROWS
+    cut = scoring.shards({_BIG: _ROWS}, size)
     plan = scoring.plan(spec, runtime.store, model, list(sizes), runtime.run)
     shards = (*(Shard(partitions=(day,)) for day in _FIRST), *cut)
     return _Case(runtime=runtime, artifact=out, plan=plan.model_copy(update={"shards": shards}))

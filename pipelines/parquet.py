@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.ports import Draft
 
 #: Rows of a row group of what `Writer` writes.
-_GROUP_ROWS = 131_072
+GROUP_ROWS = 131_072
 #: Footers from which on several are read at once, and how many.
 _FEW, _AT_ONCE = 8, 16
 
@@ -107,12 +107,12 @@ class Writer:
 
         self._waiting.append(frame)
         self.rows += frame.height
-        if sum(each.height for each in self._waiting) < _GROUP_ROWS:
+        if sum(each.height for each in self._waiting) < GROUP_ROWS:
             return
         held = pl.concat(self._waiting)
-        whole = held.height - held.height % _GROUP_ROWS
-        for start in range(0, whole, _GROUP_ROWS):
-            self._group(held.slice(start, _GROUP_ROWS))
+        whole = held.height - held.height % GROUP_ROWS
+        for start in range(0, whole, GROUP_ROWS):
+            self._group(held.slice(start, GROUP_ROWS))
         self._waiting = [held.slice(whole)] if whole < held.height else []
 
     def close(self, notes: Mapping[str, str]) -> int:
@@ -144,7 +144,7 @@ class Writer:
 
     def _group(self, frame: pl.DataFrame) -> None:
         # One array a column: where a column's pieces end, a page may end, and the bytes would show it.
-        self._file.write_table(_table(frame).combine_chunks(), row_group_size=_GROUP_ROWS)
+        self._file.write_table(_table(frame).combine_chunks(), row_group_size=GROUP_ROWS)
 
 
 def _table(frame: pl.DataFrame) -> pa.Table:

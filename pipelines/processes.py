@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import UnavailableError, explain
 from pipelines.machine import usable_cores
+from pipelines.parquet import GROUP_ROWS
 from pipelines.runtime import Runtime
 from pipelines.settings import Settings
 
@@ -30,6 +31,8 @@ def score_in_processes(runtime: Runtime, plan: ScorePlan, processes: int) -> Sco
 
     rows = {partition: plan.rows_in[partition] for partition in plan.due}
     even = -(-sum(rows.values()) // max(processes, 1))
+    if even > GROUP_ROWS:  # a shard ends with a row group: rounded down, there would be one more of them
+        even = -(-even // GROUP_ROWS) * GROUP_ROWS
     plan = plan.model_copy(update={"shards": shards(rows, max(1, min(even, runtime.spec.scoring.shard_rows)))})
     count = min(processes, len(plan.shards))
     if count < 2 or runtime.spec.scoring.engine != "local":

@@ -2,7 +2,7 @@
 
 Ray ends a driver that lost its cluster, waits for minutes for one that is silent, and leaves threads behind. In a
 process of its own it can do all of that: `ray_pool` watches it. It is told one file and says JSON lines:
-{"connected": address}, {"lost": text}, {"kept": shard}, {"error": class, "text": text}.
+{"connected": address}, {"lost": text}, {"kept": shard}, {"finished": true}, {"error": class, "text": text}.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def main() -> int:
     try:
         with _cluster(asked):
             _Run(asked).finish()
+            _say(finished=True)
     except OvernightError as error:
         _say(error=type(error).__name__, text=str(error))
         return 1

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 _PROGRAM = (sys.executable, "-m", "pipelines.backends.ray_driver")
 _PREFIX, _LOCK = "overnight-ray-", "lock"
 _POLL = 0.5
+#: Seconds that a driver which has finished may take to leave its cluster: 0.3 on a quiet machine.
+_FAREWELL = 30.0
 _TAIL = 800
 #: Paths of Ray's sockets are this much longer than its folder, and may have 107 characters.
 _LONGEST = 107 - 75
@@ -86,33 +88,35 @@ class RayPool:
         return [piece for piece in pieces if piece is not None]
 
     def _drive(self, asked: Mapping[str, Any]) -> None:
-        with _folder() as folder:
+        with ExitStack() as held:
+            folder = held.enter_context(_folder())
             request = folder / "request.json"
             request.write_text(json.dumps(asked), "utf-8")
-            with (folder / "words.txt").open("wb") as words:
-                driver = subprocess.Popen(
-                    [*_PROGRAM, str(request)],
-                    # Its end tells the driver of ours, however that came.
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=words,
-                    text=True,
-                    encoding="utf-8",
-                    errors="replace",
-                    # Ray ends its processes by their group.
-                    start_new_session=True,
-                    env=_environment(folder, self._address),
-                )
-                try:
-                    verdict = self._follow(driver)
-                finally:
-                    _stop(driver)
-            if driver.returncode != 0:
-                said = (folder / "words.txt").read_text("utf-8", errors="replace").strip()[-_TAIL:]
-                raise _error(verdict, driver.returncode, said)
+            words = held.enter_context((folder / "words.txt").open("wb"))
+            driver = subprocess.Popen(
+                [*_PROGRAM, str(request)],
+                # Its end tells the driver of ours, however that came.
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                # Ray ends its processes by their group.
+                start_new_session=True,
+                env=_environment(folder, self._address),
+            )
+            held.callback(_stop, driver)
+            verdict = self._follow(driver)
+            if "finished" in verdict:
+                # All pieces are here: what they are for need not wait until Ray has said goodbye to its cluster.
+                threading.Thread(target=_see_off, args=(driver, held.pop_all()), name="ray-farewell").start()
+                return
+            said = (folder / "words.txt").read_text("utf-8", errors="replace").strip()[-_TAIL:]
+            raise _error(verdict, driver.returncode, said)
 
     def _follow(self, driver: subprocess.Popen[str]) -> dict[str, Any]:
-        """Waits until the driver ends; gives what it said of why."""
+        """Waits until the driver has finished or ends; gives what it said of it."""
         assert driver.stdout is not None
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=_read, args=(driver.stdout, lines), daemon=True).start()
@@ -133,6 +137,8 @@ class RayPool:
                 return verdict
             told = _values(line)
             connected = connected or "connected" in told
+            if "finished" in told:
+                return told
             if "error" in told or "trace" in told:
                 verdict |= told
             if "lost" in told:
@@ -186,6 +192,12 @@ def _values(line: str) -> dict[str, Any]:
         if isinstance(told, dict):
             return told
     return {}  # a library printed something
+
+
+def _see_off(driver: subprocess.Popen[str], held: ExitStack) -> None:
+    """Waits until a driver has gone, and lets go of its folder."""
+    with held, suppress(subprocess.TimeoutExpired):
+        driver.wait(_FAREWELL)
 
 
 def _stop(driver: subprocess.Popen[str]) -> None:

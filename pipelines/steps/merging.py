@@ -11,14 +11,15 @@ from pipelines.counts import NOTE, total
 from pipelines.errors import ConflictError, explain
 from pipelines.parquet import Writer, notes
 from pipelines.records import Counts
+from pipelines.row_groups import can_join, join
 from pipelines.spec import UseCase
-from pipelines.steps.scorer import BATCH_ROWS, UNKNOWN, ended, repeated
+from pipelines.steps.scorer import BATCH_ROWS, UNKNOWN, noted, repeated
 
 
 def merge(spec: UseCase, files: list[Path], unseen: dict[str, float], path: Path) -> int:
     """Merges pieces of one partition, in their order; gives the rows.
 
-    Nothing of the model is loaded: the pieces' columns are what it gave.
+    Nothing of the model is loaded: the pieces' columns are what it gave. Row groups that are whole are copied.
 
     Args:
         unseen: filled with the share of unknown values by categorical feature.
@@ -40,8 +41,11 @@ def merge(spec: UseCase, files: list[Path], unseen: dict[str, float], path: Path
     for each in told:
         for name, count in json.loads(each[UNKNOWN]).items():
             unknown[name] = unknown.get(name, 0) + count
+    said = noted(total([Counts.model_validate_json(each[NOTE]) for each in told]), unknown, unseen)
+    if can_join(files):
+        return join(files, path, said)
     with Writer(path, pl.Schema(schema), repeated(spec)) as merged:
         rows = pl.scan_parquet(files, hive_partitioning=False)
         for frame in rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, engine="streaming"):
             merged.write(frame)
-        return ended(merged, total([Counts.model_validate_json(each[NOTE]) for each in told]), unknown, unseen)
+        return merged.close(said)

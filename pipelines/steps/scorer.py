@@ -47,15 +47,15 @@ def repeated(spec: UseCase) -> tuple[str, ...]:
     return DECISION, "model_version", SNAPSHOT, SCORED_AT, *(name for name, _ in reasons.names(spec.scoring.reasons))
 
 
-def ended(file: Writer, counts: Counts, unknown: Mapping[str, int], unseen: dict[str, float]) -> int:
-    """Ends a partition's file with its notes; gives its rows.
+def noted(counts: Counts, unknown: Mapping[str, int], unseen: dict[str, float]) -> dict[str, str]:
+    """The notes of a partition's file.
 
     Args:
         unknown: rows with an unknown value, by categorical feature.
         unseen: filled with their shares.
     """
     unseen.update({name: count / max(counts.rows, 1) for name, count in unknown.items()})
-    return file.close({NOTE: counts.model_dump_json(exclude_defaults=True), UNKNOWN: json.dumps(unknown)})
+    return {NOTE: counts.model_dump_json(exclude_defaults=True), UNKNOWN: json.dumps(unknown)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class Scorer:
                 for name, count in batch.unknown.items():
                     unknown[name] += count
                 file.write(frame)
-            return ended(file, counter.counts(), unknown, unseen)
+            return file.close(noted(counter.counts(), unknown, unseen))
 
     def _rows(self, partition: str, keys: pl.DataFrame, features: pl.DataFrame, batch: Batch) -> pl.DataFrame:
         scores, spec = batch.scores, self.spec

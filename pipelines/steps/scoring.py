@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines import parquet
 from pipelines.errors import IntegrityError, NotFoundError, explain
 from pipelines.failpoints import failpoint
 from pipelines.ports import Draft, ModelRegistry, SnapshotStore
@@ -96,14 +97,18 @@ def plan(
 
 
 def shards(rows: Mapping[str, int], most: int) -> tuple[Shard, ...]:
-    """Partitions in order, together as long as they have no more than `most` rows; a larger one is cut evenly.
+    """Partitions in order, together as long as they have no more than `most` rows; a larger one is cut evenly, and
+    between row groups of its file if `most` is as large as one.
 
     >>> [(shard.partitions, shard.start, shard.rows) for shard in shards({"a": 2, "b": 3, "c": 9}, 5)]
     [(('a', 'b'), 0, None), (('c',), 0, 5), (('c',), 5, 4)]
+    >>> [(shard.start, shard.rows) for shard in shards({"d": 1_000_000}, 600_000)]
+    [(0, 524288), (524288, 475712)]
     """
     found: list[Shard] = []
     group: list[str] = []
     held = 0
+    unit = parquet.GROUP_ROWS if most >= parquet.GROUP_ROWS else 1
 
     def end() -> None:
         if group:
@@ -118,8 +123,8 @@ def shards(rows: Mapping[str, int], most: int) -> tuple[Shard, ...]:
             group.append(partition)
             held += count
             continue
-        pieces = -(-count // most)
-        size = -(-count // pieces)
+        pieces = -(-count // (most // unit * unit))
+        size = -(-count // (pieces * unit)) * unit
         found += [
             Shard(partitions=(partition,), start=start, rows=min(size, count - start))
             for start in range(0, count, size)

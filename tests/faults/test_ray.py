@@ -310,5 +310,5 @@ def test_a_cluster_of_the_run_leaves_nothing_behind_however_the_run_ends(
     assert ran
     until(lambda: not alive(ran))
     assert alive(processes(second)) == []
-    assert not second.exists()
+    until(lambda: not second.exists())
     assert not killed.exists()  # the next run cleared up after it

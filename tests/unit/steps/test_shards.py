@@ -38,7 +38,7 @@ DAYS = tuple(f"2024-01-{day:02d}" for day in range(1, len(SIZES) + 1))
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that is cut in the code is cut at a few rows here."""
-    monkeypatch.setattr(parquet, "_GROUP_ROWS", GROUP)
+    monkeypatch.setattr(parquet, "GROUP_ROWS", GROUP)
     monkeypatch.setattr(scorer, "BATCH_ROWS", 50)
     monkeypatch.setattr(merging, "BATCH_ROWS", 50)
     monkeypatch.setattr(scorer, "_TOGETHER", 3)
@@ -77,7 +77,7 @@ def binary(make_toy: Callable[[str], Sharded]) -> Sharded:
 def expected(toy: Sharded) -> dict[str, tuple[str, int]]:
     """What one process stages of each partition, alone, with everything in one piece."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "_GROUP_ROWS", GROUP)
+        patch.setattr(parquet, "GROUP_ROWS", GROUP)
         patch.setattr("pipelines.scoring.engine.usable_cores", lambda: 1)
         return {day: digests(toy.whole([day]))[day] for day in DAYS}
 
@@ -180,6 +180,26 @@ def test_row_groups_of_their_real_size_are_the_same_bytes_too(
     whole = digests(big.whole(DAYS[:2]))
     assert digests(big.shards(DAYS[:2], tmp_path / "pieces", shard_rows=60_001)) == whole
     assert {rows for _, rows in whole.values()} == {rows, 131_072}
+
+
+def test_shards_that_end_with_row_groups_are_copied_not_written_again(
+    binary: Sharded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = digests(binary.whole([DAYS[-1]]))
+    monkeypatch.setattr(merging, "Writer", None)
+    assert digests(binary.shards([DAYS[-1]], tmp_path, shard_rows=2 * GROUP)) == whole
+
+
+@given(count=st.integers(1, 50 * GROUP), most=st.integers(1, 50 * GROUP))
+def test_shards_are_even_no_larger_than_asked_and_end_with_row_groups(count: int, most: int) -> None:
+    cut = scoring.shards({"day": count}, most)
+    sizes = [count if shard.rows is None else shard.rows for shard in cut]
+    assert sum(sizes) == count
+    assert max(sizes) <= most
+    if len(sizes) > 1 and most >= GROUP:
+        assert all(size % GROUP == 0 for size in sizes[:-1])
+        assert max(sizes) - (count / len(sizes)) < GROUP
+        assert len(sizes) <= -(-count // (most - most % GROUP))
 
 
 @pytest.fixture(scope="module")
