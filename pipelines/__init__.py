@@ -1,3 +1,3 @@
 """Overnight's pipelines: every step of a machine-learning night, with no Airflow in it."""
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
