@@ -7,9 +7,9 @@ LightGBM (200 trees, 63 leaves) gave 0.26 M on a comparable machine, so 17 times
 1.6 M on prepared arrays, by the size of its tiles, so 3.6 times its best; MLflow's pyfunc encodes text inside the fp32
 graph, 1 M at most, and pandas comes on top.
 
-Measured in turns on a quiet machine: 2.7 times torch where 3 was aimed at, 12.8 times LightGBM, 3.1 times pyfunc. Of the
-bare session's 514 ns a row and core, products of 8 bits take 76%: the second layer, 256 by 128, does 159 products a
-nanosecond of some 220 that the core can do, so twice torch's speed is near what this student allows. Ten times pyfunc
+Measured in turns on a quiet machine: 2.7 times torch where 3 was aimed at, 12.8 times LightGBM, 3.1 times pyfunc. Of
+the bare session's 514 ns a row and core, products of 8 bits take 76%: the second layer, 256 by 128, does 159 products a
+nanosecond of some 220 that the core can do, so three times torch is near what this student allows. Ten times pyfunc
 (0.92 M rows/s) asks for more than twice the session's rate.
 """
 

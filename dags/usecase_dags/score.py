@@ -13,7 +13,7 @@ from pipelines.records import AuditedScores, Delivered, Piece, Prediction, Score
 from pipelines.spec import UseCase
 from usecase_dags.context import asked_of, open_runtime, param
 from usecase_dags.shared import dag_options, deadline, late_doc, partitions_params, predictions_asset, rows_asset
-from usecase_dags.steps import MODEL, SNAPSHOT, STEP, Mapped, made, snapshot_url, step, training_url
+from usecase_dags.steps import MODEL, SNAPSHOT, STEP, Mapped, made, on_queue, snapshot_url, step, training_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,7 +154,9 @@ def build(spec: UseCase) -> DAG:
     """`<use case>_score`."""
     predictions = predictions_asset(spec)
 
-    @step(links=(MODEL,))
+    queue = on_queue(spec.queues.score)
+
+    @step(links=(MODEL,), **queue)
     def score() -> Mapped:
         from pipelines.steps.promotions import PROMOTIONS
 
@@ -175,7 +177,7 @@ def build(spec: UseCase) -> DAG:
             _notice_moved_aliases(runtime)
         return Mapped(record=scored, over=over)
 
-    @step(max_active_tis_per_dagrun=spec.scoring.parallel, map_index_template="{{ label }}")
+    @step(max_active_tis_per_dagrun=spec.scoring.parallel, map_index_template="{{ label }}", **queue)
     def shard(part: dict[str, Any], planned: dict[str, Any]) -> Piece:
         get_current_context()["label"] = part["label"]  # type: ignore[typeddict-unknown-key]
         plan = ScorePlan.model_validate(planned["record"][part["plan"]])

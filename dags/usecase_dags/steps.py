@@ -175,6 +175,11 @@ class StepOperator(DecoratedOperator):
         return list(over[0])
 
 
+def on_queue(name: str | None) -> dict[str, str]:
+    """Options of a task that goes to the queue of this name, if there is one."""
+    return {} if name is None else {"queue": name}
+
+
 def step(function: Callable[..., Any] | None = None, **options: Any) -> TaskDecorator:
     """Makes a task of a function whose name is a step's; `links` are the buttons that it may fill with `made`."""
     return task_decorator_factory(

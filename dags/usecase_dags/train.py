@@ -16,7 +16,7 @@ from usecase_dags.comparison import hours
 from usecase_dags.context import open_runtime, param
 from usecase_dags.remote import train_remotely
 from usecase_dags.shared import champion_asset, dag_options, partition_param, reason_param, say_entry
-from usecase_dags.steps import COMPARISON, MODEL, SNAPSHOT, made, review_url, snapshot_url, step, training_url
+from usecase_dags.steps import COMPARISON, MODEL, SNAPSHOT, made, on_queue, review_url, snapshot_url, step, training_url
 
 if TYPE_CHECKING:
     from pipelines.runtime import Runtime
@@ -91,7 +91,7 @@ def build(spec: UseCase) -> DAG:
         made(SNAPSHOT, snapshot_url(rows) if rows else None)
         return training_set
 
-    @step(links=(MODEL,))
+    @step(links=(MODEL,), **on_queue(spec.queues.train))
     def search(built: dict[str, Any]) -> TrainingSet | dict[str, Any]:
         if not param("search"):
             return built["record"]  # nothing is imported for nothing
@@ -100,7 +100,7 @@ def build(spec: UseCase) -> DAG:
         made(MODEL, training_url(runtime, found.searched.run_id) if found.searched and found.searched.run_id else None)
         return found
 
-    @step(links=(MODEL,))
+    @step(links=(MODEL,), **on_queue(spec.queues.train))
     def train(built: dict[str, Any]) -> TrainedModel:
         from pipelines.training.progress import line
 

@@ -8,16 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from pipelines.artifacts import DIGESTS, read
-from pipelines.errors import IntegrityError, SchemaMismatch, UnavailableError, explain
+from pipelines.errors import IntegrityError, SchemaMismatch, SpecError, UnavailableError, explain
 from pipelines.machine import usable_cores
 from pipelines.scoring.cut import cut
 from pipelines.scoring.encode import Encoder, encoders
-from pipelines.scoring.session import Session
+from pipelines.scoring.session import Session, Unsupported
+from pipelines.scoring.torch_session import TorchSession
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,9 @@ _EVEN = 0.5
 _ENCODED = 4
 #: Frames that wait for their scores, or for whoever takes them, while the next one is read.
 _WAITING = 2
+#: A GPU's tile in tiles of a core. By the default, 65,536 rows: half of what a night reads at once, so that one half is
+#: packed while the other is computed; the calls of a tile should then take no longer than copying 70 columns of it.
+_GPU_TILE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Engine:
         tile_rows: int = 8192,
         threads: int | None = None,
         graph: str = _GRAPH,
+        device: Literal["cpu", "cuda"] = "cpu",
     ) -> None:
         """Loads a graph of a verified artifact folder.
 
@@ -71,9 +76,13 @@ class Engine:
                 score.
             threads: tiles at once; what the affinity and the cgroup of this process allow when not given.
             graph: the file; what is served when not given.
+            device: cuda computes by torch on a GPU, in tiles of eight times the rows. Its scores may differ from the
+                processor's: see `torch_session`. Such an engine is no good after a fork.
 
         Raises:
             IntegrityError: the folder holds no such artifact.
+            SpecError: cuda, of a model that is scored on the cpu only: trees.
+            UnavailableError: cuda, and this process has no GPU.
         """
         try:
             card, model = _read(folder, digest, graph)
@@ -84,7 +93,11 @@ class Engine:
             self.threshold = threshold(self.facts)
             """The score from which a row is decided positive; None unless binary."""
             entered = cut(model, self.facts, self._encoders)
-            self._session = Session(model if entered is None else entered)
+            self._session = _session(model if entered is None else entered, device)
+        except Unsupported as error:
+            raise SpecError(
+                explain(f"scoring.device of {folder}", str(error), allowed="cuda for networks, cpu for every model")
+            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(explain(str(folder), f"not a model artifact: {error}")) from None
         self.enters_behind_encoders = entered is not None
@@ -92,7 +105,7 @@ class Engine:
         self.encoders: Mapping[str, Encoder] = self._encoders if self.enters_behind_encoders else {}
         """What made the codes of a batch, by categorical feature; none when the graph itself encodes."""
         self.threads = threads or usable_cores()
-        self._tile = tile_rows
+        self._asked, self._tile = tile_rows, tile_rows * (_GPU_TILE if device == "cuda" else 1)
         tensors: dict[str, str] = self.facts["codes"]["tensors"] if self.enters_behind_encoders else {}
         self._tensors = tensors  # by categorical feature
         text = dict.fromkeys(tensors.values() or self.categorical, "tensor(int64)" if tensors else "tensor(string)")
@@ -248,7 +261,7 @@ class Engine:
                 explain(
                     "scoring",
                     f"out of memory at {half} rows, half of a tile of {rows}: {error}",
-                    remedy=f"lower scoring.tile_rows ({self._tile}), or give the task more memory",
+                    remedy=f"lower scoring.tile_rows ({self._asked}), or give the task more memory",
                 )
             ) from None
 
@@ -307,6 +320,10 @@ def threshold(facts: dict[str, Any]) -> float | None:
         return None
     told = facts.get("threshold")
     return _EVEN if told is None else float(told)
+
+
+def _session(model: bytes, device: Literal["cpu", "cuda"]) -> Session | TorchSession:
+    return TorchSession(model, device) if device == "cuda" else Session(model)
 
 
 def _is_text(dtype: pl.DataType) -> bool:

@@ -23,6 +23,10 @@ _BLOCK = 64
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 
 
+class Unsupported(ValueError):
+    """A graph has what a session does not compute; the text says what, and what helps."""
+
+
 class Session:
     """Scores of columns. May be called from several threads at once."""
 

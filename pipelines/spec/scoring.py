@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.spec.base import SpecModel
 
@@ -17,8 +17,14 @@ class Scoring(SpecModel):
 
     engine: Literal["local", "ray"] = "local"
     """Where shards are scored: by the task itself, or as tasks of a Ray cluster (OVERNIGHT_RAY_ADDRESS)."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What computes the scores of networks; trees are for the cpu. Never chosen by what a worker has: scores may differ
+    in their last bits, and in a few of 100,000 rows by a rounding of int8.
+    """
     tile_rows: Annotated[int, Field(ge=64, le=2**20)] = 8192
-    """Rows that one thread scores at once, and encodes four times as many; changes no score."""
+    """Rows that one thread scores at once, and encodes four times as many; of a GPU, eight times these. Changes no
+    score.
+    """
     shard_rows: Annotated[int, Field(ge=1)] = 2_000_000
     """A run of more rows is split into tasks of about so many; changes no score."""
     parallel: Annotated[int, Field(ge=1, le=256)] = 4
@@ -33,6 +39,12 @@ class Scoring(SpecModel):
     """Highest share of unseen values in any categorical feature."""
     min_distinct: Annotated[int, Field(ge=1)] = 2
     """Fewest distinct scores (a constant output is a broken model), for partitions of 100 rows or more."""
+
+    @model_validator(mode="after")
+    def _has_the_device(self) -> Scoring:
+        if self.device == "cuda" and self.engine == "ray":
+            raise ValueError("device: cuda needs engine: local; Ray is asked for processors only")
+        return self
 
     @field_validator("interval")
     @classmethod

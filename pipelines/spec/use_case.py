@@ -19,6 +19,8 @@ from pipelines.spec.scoring import Scoring
 from pipelines.spec.training import Training
 from pipelines.spec.watching import Drift, Retraining
 
+QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+
 
 class ModelCard(SpecModel):
     """What a model card says that no data can tell."""
@@ -28,6 +30,17 @@ class ModelCard(SpecModel):
     limits: tuple[str, ...] = ()
     """What is known to be wrong or untried."""
     data_licence: str = ""
+
+
+class Queues(SpecModel):
+    """Queues of the executor for tasks that need other machines than the rest, such as those with a GPU. None: the
+    executor's own; executors without queues do not look.
+    """
+
+    score: QueueName | None = None
+    """Of the tasks `score` and `shard`."""
+    train: QueueName | None = None
+    """Of the tasks `search` and `train`."""
 
 
 class UseCase(SpecModel):
@@ -57,6 +70,7 @@ class UseCase(SpecModel):
     """With staging, a version is registered as `<name>_staging` and copied to `<name>` when it is promoted."""
     card: ModelCard = ModelCard()
     scoring: Scoring = Scoring()
+    queues: Queues = Queues()
     delivery: tuple[Delivery, ...] = ()
     """Who gets the predictions once they are published."""
     drift: Drift = Drift()

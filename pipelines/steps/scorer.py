@@ -86,12 +86,13 @@ class Scorer:
         Raises:
             IntegrityError: the folder is not the plan's model.
             SchemaMismatch: the spec asks for an interval or for reasons, of which the model knows nothing.
+            SpecError, UnavailableError: the spec asks for a GPU; see `Engine`.
         """
         digest = resolved.model.digest
         (reference,) = artifacts.read(artifact, digest, "reference.json")
         rows = next(ref for ref in resolved.inputs if ref.table == "rows")
         asked = spec.scoring
-        engine = Engine(artifact, digest=digest, tile_rows=asked.tile_rows, threads=threads)
+        engine = Engine(artifact, digest=digest, tile_rows=asked.tile_rows, threads=threads, device=asked.device)
         bare = cls(
             spec=spec,
             store=store,

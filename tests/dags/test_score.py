@@ -13,6 +13,7 @@ from pipelines.records import ModelRef, Piece, RunInfo, ScorePlan, Shard, Snapsh
 from pipelines.spec import UseCase, load_spec
 from pipelines.spec.delivery import FileDelivery, WebhookDelivery
 from pipelines.spec.scoring import Scoring
+from pipelines.spec.use_case import Queues
 from pipelines.steps.scoring import shards
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -79,6 +80,26 @@ def test_no_more_shards_of_a_run_are_scored_at_once_than_the_spec_says() -> None
 
     task = score.build(_spec(scoring=Scoring(parallel=3))).get_task("predictions.shard")
     assert task.partial_kwargs["max_active_tis_per_dagrun"] == 3
+
+
+def test_what_needs_a_gpu_goes_to_the_queue_that_the_spec_names_and_nothing_else_does() -> None:
+    from usecase_dags import score, train
+
+    def queues(**named: str) -> dict[str, str]:
+        spec = _spec(queues=Queues(**named))
+        tasks = [task for dag in (score.build(spec), train.build(spec)) for task in dag.tasks]
+        return {task.task_id.split(".")[-1]: task.queue for task in tasks}
+
+    plain, asked = queues(), queues(score="gpus", train="large-gpus")
+    wanted = {"score": "gpus", "shard": "gpus", "search": "large-gpus", "train": "large-gpus"}
+    assert len(set(plain.values())) == 1
+    assert asked == plain | wanted
+
+
+@pytest.mark.parametrize("name", ["", "two words", "-first"])
+def test_a_queue_has_a_name_that_brokers_take(name: str) -> None:
+    with pytest.raises(ValueError, match="pattern"):
+        Queues(score=name)
 
 
 def test_each_delivery_is_a_task_of_its_own_and_without_any_there_is_none() -> None:
