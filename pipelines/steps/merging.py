@@ -11,7 +11,7 @@ from pipelines.counts import NOTE, total
 from pipelines.errors import ConflictError, explain
 from pipelines.parquet import Writer, notes
 from pipelines.records import Counts
-from pipelines.row_groups import can_join, join
+from pipelines.row_groups import join
 from pipelines.spec import UseCase
 from pipelines.steps.scorer import BATCH_ROWS, UNKNOWN, noted, repeated
 
@@ -42,10 +42,10 @@ def merge(spec: UseCase, files: list[Path], unseen: dict[str, float], path: Path
         for name, count in json.loads(each[UNKNOWN]).items():
             unknown[name] = unknown.get(name, 0) + count
     said = noted(total([Counts.model_validate_json(each[NOTE]) for each in told]), unknown, unseen)
-    if can_join(files):
-        return join(files, path, said)
+    if (rows := join(files, path, said)) is not None:
+        return rows
     with Writer(path, pl.Schema(schema), repeated(spec)) as merged:
-        rows = pl.scan_parquet(files, hive_partitioning=False)
-        for frame in rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, engine="streaming"):
+        scan = pl.scan_parquet(files, hive_partitioning=False)
+        for frame in scan.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, engine="streaming"):
             merged.write(frame)
         return merged.close(said)

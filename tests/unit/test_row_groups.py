@@ -66,7 +66,6 @@ def test_joined_files_are_the_bytes_of_one(
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_groups, "_COPIED", 1000)
-        assert row_groups.can_join(files)
         rows = row_groups.join(files, folder / "joined", dict.fromkeys(NOTES, "of all"))
     assert rows == frame.height
     whole = _written(frame, folder / "whole", "of all")
@@ -111,14 +110,15 @@ def _other(tmp_path: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["a rest", "another column", "another writer", "page indices", "a bloom filter"])
 def test_what_a_copy_would_not_make_the_bytes_of_one_file_is_not_joined(tmp_path: Path, kind: str) -> None:
     last = _written(_frame(GROUP, 3), tmp_path / "last", "")
-    assert not row_groups.can_join([_other(tmp_path, kind), last])
+    assert row_groups.join([_other(tmp_path, kind), last], tmp_path / "joined", {}) is None
+    assert not (tmp_path / "joined").exists()
 
 
 def test_a_file_that_is_cut_off_is_no_parquet_file(tmp_path: Path) -> None:
     whole = _written(_frame(GROUP, 3), tmp_path / "whole", "").read_bytes()
     (tmp_path / "cut").write_bytes(whole[:-1])
     with pytest.raises(ValueError, match="not a Parquet file"):
-        row_groups.can_join([tmp_path / "cut"])
+        row_groups.join([tmp_path / "cut"], tmp_path / "joined", {})
 
 
 def test_a_piece_that_shrinks_while_it_is_copied_is_noticed(tmp_path: Path) -> None:
