@@ -38,7 +38,8 @@ times torch (2.47 s) for 0.31 s, which would leave 0.06 s for texts, counts, fil
 
 OVERNIGHT_BENCH_ROWS, such as `10000000 100000000`: sizes whose speed and memory are measured besides, each by a process
 of its own that scores a partition written in pieces. Predicted: the same rows a second, since nothing is kept but a few
-row groups, and 0.6 GiB, of which a third is libraries.
+row groups, and 0.6 GiB, of which a third is libraries. Measured: 1M rows 1.00 M rows/s and 816 MiB, 10M 1.44 M and 986,
+100M (25 GB of Parquet) 1.67 M and 1,376 MiB: what a process begins with is paid once.
 """
 
 from __future__ import annotations
