@@ -61,7 +61,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks import wide
-from benchmarks.harness import Result, publish, seconds
+from benchmarks.harness import INT8_ERROR, Result, publish, seconds
 from pipelines.machine import usable_cores
 from pipelines.ports import Draft
 from pipelines.scoring.engine import Batch, Engine
@@ -73,8 +73,6 @@ _CHUNK = 50_000
 _TILE = 8192
 _MOST_MIB = 1.5 * 1024
 _REPEATS = 3
-#: How far int8 scores are from fp32 ones, on average, at most.
-_INT8 = 0.02
 
 
 def measure() -> list[Result]:
@@ -144,7 +142,7 @@ def _agree(root: Path, sides: dict[str, Callable[[], Any]]) -> None:
     mine = pl.read_parquet(wide.data_file(root, _NIGHT, "predictions"), columns=["id", "score"])
     for peer in ("torch", "pyfunc"):
         theirs = np.asarray(sides[peer]()).ravel()
-        assert np.abs(mine["score"].to_numpy() - theirs).mean() < _INT8, peer
+        assert np.abs(mine["score"].to_numpy() - theirs).mean() < INT8_ERROR, peer
     assert mine["id"].equals(pl.read_parquet(wide.data_file(root, _NIGHT), columns=["id"])["id"])
 
 

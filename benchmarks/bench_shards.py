@@ -39,7 +39,6 @@ from pipelines import artifacts
 from pipelines.backends.psi import PopulationStability
 from pipelines.backends.ray_pool import RayPool
 from pipelines.machine import usable_cores
-from pipelines.parquet import GROUP_ROWS
 from pipelines.ports import Draft, ShardJob
 from pipelines.records import ModelRef, Piece, RunInfo, Scored, ScorePlan, Shard
 from pipelines.runtime import Runtime
@@ -131,8 +130,7 @@ def _case(root: Path) -> _Case:
     sizes = {**dict.fromkeys(_FIRST, _WARM), _BIG: _ROWS}
     for seed, (day, count) in enumerate(sizes.items()):
         publish(runtime.store, Draft(partition=day, frame=_rows(spec, count, 100 + seed)))
-    size = -(-_ROWS // (_SHARDS * GROUP_ROWS)) * GROUP_ROWS
-    cut = scoring.shards({_BIG: _ROWS}, size)
+    cut = scoring.shards({_BIG: _ROWS}, scoring.even(_ROWS, _SHARDS))
     plan = scoring.plan(spec, runtime.store, model, list(sizes), runtime.run)
     shards = (*(Shard(partitions=(day,)) for day in _FIRST), *cut)
     return _Case(runtime=runtime, artifact=out, plan=plan.model_copy(update={"shards": shards}))

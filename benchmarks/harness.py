@@ -10,6 +10,9 @@ from typing import Any
 from pipelines.ports import Draft, SnapshotStore
 from pipelines.records import Check, Publication, RunInfo, StagedPartition, ValidationReport
 
+#: How far int8 scores are from fp32 ones, on average, at most.
+INT8_ERROR = 0.02
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:

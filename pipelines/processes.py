@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import UnavailableError, explain
 from pipelines.machine import usable_cores
-from pipelines.parquet import GROUP_ROWS
 from pipelines.runtime import Runtime
 from pipelines.settings import Settings
 
@@ -27,13 +26,11 @@ def score_in_processes(runtime: Runtime, plan: ScorePlan, processes: int) -> Sco
     Raises:
         UnavailableError: a process died; what it had not finished is scored by the same call again.
     """
-    from pipelines.steps.scoring import shards
+    from pipelines.steps.scoring import even, shards
 
     rows = {partition: plan.rows_in[partition] for partition in plan.due}
-    even = -(-sum(rows.values()) // max(processes, 1))
-    if even > GROUP_ROWS:  # a shard ends with a row group: rounded down, there would be one more of them
-        even = -(-even // GROUP_ROWS) * GROUP_ROWS
-    plan = plan.model_copy(update={"shards": shards(rows, max(1, min(even, runtime.spec.scoring.shard_rows)))})
+    most = min(even(sum(rows.values()), max(processes, 1)), runtime.spec.scoring.shard_rows)
+    plan = plan.model_copy(update={"shards": shards(rows, max(1, most))})
     count = min(processes, len(plan.shards))
     if count < 2 or runtime.spec.scoring.engine != "local":
         return runtime.score_plan(plan)

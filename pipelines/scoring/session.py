@@ -20,7 +20,11 @@ SCORE = "score"
 #: Rows are padded to a multiple of it: ONNX Runtime has kernels of their own for a single row and for what is left of
 #: a vector, and some of them round otherwise.
 _BLOCK = 64
-_NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
+#: What runtimes say where there was no memory: ONNX Runtime in front, then torch, which has several classes for it.
+_NO_MEMORY = (
+    *("Failed to allocate memory", "bad_alloc", "bad allocation"),
+    *("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED"),
+)
 
 
 class Unsupported(ValueError):
@@ -52,7 +56,7 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no class of their own
-            _if_memory(error)
+            if_memory(error)
             raise ValueError(f"ONNX Runtime cannot load the graph: {error}") from None
         self.inputs: dict[str, str] = {told.name: told.type for told in self._session.get_inputs()}
         """Type by name, such as `tensor(float)`."""
@@ -76,13 +80,13 @@ class Session:
         try:
             scores: NDArray[np.float32] = self._session.run([SCORE], fed)[0]
         except Exception as error:
-            _if_memory(error)
+            if_memory(error)
             raise
         return scores[:rows]
 
 
-def _if_memory(error: Exception) -> None:
-    """ONNX Runtime says in words that there was no memory."""
+def if_memory(error: Exception) -> None:
+    """Raises MemoryError where a runtime says in words that there was no memory."""
     if any(word in str(error) for word in _NO_MEMORY):
         raise MemoryError(str(error)) from None
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.errors import UnavailableError, explain
+from pipelines.scoring.session import if_memory
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 #: A tile on its way there, one that is computed, one on its way back. Not one a thread: cuBLAS keeps 32 MiB for each
 #: pair of a thread and a stream, and a tile's values are held as often.
 _STREAMS = 3
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 class TorchSession:
@@ -73,7 +73,7 @@ class TorchSession:
             if self._cuda:  # they do not wait for the stream on which the weights were copied
                 torch.cuda.synchronize()
         except RuntimeError as error:
-            _if_memory(error)
+            if_memory(error)
             raise
         self.inputs = self._program.inputs
 
@@ -104,7 +104,7 @@ class TorchSession:
                 # Copied: what is pinned is for the next tile, and a slice would hold on to its padding.
                 return np.array(compute(numbers, codes, rows).numpy())
         except RuntimeError as error:
-            _if_memory(error)
+            if_memory(error)
             raise
         finally:
             if not self.keeps_memory:
@@ -154,9 +154,3 @@ class TorchSession:
 
         if self._cuda:
             torch.cuda.empty_cache()
-
-
-def _if_memory(error: Exception) -> None:
-    """torch's classes of such errors are several, and one is RuntimeError itself."""
-    if any(word in str(error) for word in _NO_MEMORY):
-        raise MemoryError(str(error)) from None

@@ -96,6 +96,16 @@ def plan(
     )
 
 
+def even(rows: int, count: int) -> int:
+    """Rows of each of so many shards of about the same size that end with row groups, where they are that large.
+
+    >>> even(1_000_000, 2), even(1000, 3)
+    (524288, 334)
+    """
+    each = -(-rows // count)
+    return each if each <= parquet.GROUP_ROWS else -(-each // parquet.GROUP_ROWS) * parquet.GROUP_ROWS
+
+
 def shards(rows: Mapping[str, int], most: int) -> tuple[Shard, ...]:
     """Partitions in order, together as long as they have no more than `most` rows; a larger one is cut evenly, and
     between row groups of its file if `most` is as large as one.
